@@ -1,0 +1,247 @@
+"""Argument checks at trace time, in one message style.
+
+A message names the argument, what came and what was expected. Only what a trace
+knows is checked here (types, shapes, Python numbers), so that a call fails alike
+under `jit`, under `vmap` and without them. Values that a trace cannot see are left
+to `jax.experimental.checkify`: see `check_values`.
+"""
+
+import math
+import operator
+from collections.abc import Sequence
+from typing import Any, get_args
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.experimental import checkify
+from jax.typing import ArrayLike
+
+from jaxloss._core.reduction import Reduction
+
+
+def real_arrays(**arguments: ArrayLike) -> tuple[jax.Array, ...]:
+    """Converts real arguments to arrays of one dtype and one shape.
+
+    The first argument sets the shape and has to be floating (a Python number or list
+    counts as floating); the others broadcast to it, never it to them, and may be
+    integer or boolean too. Half precision becomes float32: the compiler fuses the
+    conversion into the first pass over the data, and into the gradient's last.
+
+    Args:
+        **arguments: The arguments by their public names, which the messages use.
+
+    Returns:
+        The arrays, float32 or float64, all of the first one's shape.
+
+    Raises:
+        TypeError: if a dtype is complex, not numeric, or the first is not floating.
+        ValueError: if a shape does not broadcast to the first one's.
+    """
+    lead, *_ = arguments
+    arrays = {name: to_array(name, value) for name, value in arguments.items()}
+    if not _is_floating(arrays[lead]) and hasattr(arguments[lead], "dtype"):
+        raise TypeError(
+            f"`{lead}` must be floating, got {arrays[lead].dtype}; "
+            f"convert it with `{lead}.astype(jnp.float32)`."
+        )
+    dtype = compute_dtype(*arrays.values())
+    shape = arrays[lead].shape
+    for name, array in arrays.items():
+        check_broadcast(name, array.shape, lead, shape)
+    return tuple(
+        jnp.broadcast_to(array.astype(dtype), shape) for array in arrays.values()
+    )
+
+
+def to_array(name: str, value: ArrayLike) -> jax.Array:
+    """Converts a real or boolean argument to an array."""
+    try:
+        array = jnp.asarray(value)
+    except (TypeError, ValueError) as error:
+        raise TypeError(
+            f"`{name}` must be an array of numbers, got {type(value).__name__}."
+        ) from error
+    if not (_is_floating(array) or _is_integer(array) or array.dtype == bool):
+        raise TypeError(f"`{name}` must be real, got {array.dtype}.")
+    return array
+
+
+def compute_dtype(*arrays: jax.Array) -> Any:
+    """The dtype to compute in: float64 if an array asks for it, float32 otherwise."""
+    strong = [x for x in arrays if _is_floating(x) and not _is_weak(x)]
+    if not strong:
+        return jnp.result_type(float)
+    return jnp.float64 if any(x.dtype == jnp.float64 for x in strong) else jnp.float32
+
+
+def check_broadcast(
+    name: str, shape: tuple[int, ...], to: str, to_shape: tuple[int, ...]
+) -> None:
+    """Raises unless `shape` broadcasts to `to_shape` and leaves it as it is."""
+    fits = len(shape) <= len(to_shape) and all(
+        own in (1, other) for own, other in zip(shape[::-1], to_shape[::-1])
+    )
+    if not fits:
+        raise ValueError(
+            f"`{name}` must broadcast to the shape of {to} {to_shape}, "
+            f"got shape {shape}."
+        )
+
+
+def tail(
+    where: ArrayLike | None,
+    weights: ArrayLike | None,
+    reduction: Reduction,
+    *,
+    shape: tuple[int, ...],
+    dtype: Any,
+) -> tuple[jax.Array | None, jax.Array | None]:
+    """Checks the tail that every loss has, for per-example losses of `shape`."""
+    check_option("reduction", reduction, get_args(Reduction))
+    if where is not None:
+        where = to_mask("where", where)
+        check_broadcast("where", where.shape, "the per-example loss", shape)
+    if weights is not None:
+        weights = to_array("weights", weights)
+        check_broadcast("weights", weights.shape, "the per-example loss", shape)
+        weights = weights.astype(dtype)
+    return where, weights
+
+
+def elementwise(
+    where: ArrayLike | None,
+    weights: ArrayLike | None,
+    reduction: Reduction,
+    arguments: dict[str, ArrayLike],
+) -> tuple[tuple[jax.Array, ...], jax.Array | None, jax.Array | None]:
+    """Checks a whole elementwise loss: `real_arrays` and the tail."""
+    arrays = real_arrays(**arguments)
+    keep, weights = tail(
+        where, weights, reduction, shape=arrays[0].shape, dtype=arrays[0].dtype
+    )
+    return arrays, keep, weights
+
+
+def to_mask(name: str, value: ArrayLike) -> jax.Array:
+    """Converts a mask to a boolean array."""
+    mask = to_array(name, value)
+    if mask.dtype != bool:
+        raise TypeError(
+            f"`{name}` must be boolean, got {mask.dtype}; write `{name} != 0`, or pass "
+            "real factors as `weights`."
+        )
+    return mask
+
+
+def check_option(name: str, value: Any, options: Sequence[str]) -> None:
+    """Raises unless a named option is one of those offered."""
+    if value not in options:
+        offered = ", ".join(repr(option) for option in options)
+        raise ValueError(f"`{name}` must be one of {offered}, got {value!r}.")
+
+
+def check_number(
+    name: str,
+    value: Any,
+    *,
+    minimum: float = -math.inf,
+    maximum: float = math.inf,
+    open_minimum: bool = False,
+) -> None:
+    """Raises if a hyperparameter that the trace can see is out of its range.
+
+    Python and NumPy numbers are seen; JAX arrays are not, traced or concrete, so that
+    the same call is judged alike with and without `jit`.
+    """
+    if not isinstance(value, bool | int | float | np.generic | np.ndarray):
+        return
+    number = np.asarray(value)
+    if number.dtype.kind not in "biuf":
+        raise TypeError(f"`{name}` must be real, got {number.dtype}.")
+    number = number.astype(np.float64)
+    inside = number > minimum if open_minimum else number >= minimum
+    if not np.all(inside & (number <= maximum)):
+        low = f"{'(' if open_minimum else '['}{minimum}"
+        raise ValueError(f"`{name}` must be in {low}, {maximum}], got {value}.")
+
+
+def check_integer(name: str, value: Any) -> None:
+    """Raises unless a static argument is an integer."""
+    try:
+        operator.index(value)
+    except TypeError as error:
+        raise TypeError(f"`{name}` must be an int or None, got {value!r}.") from error
+
+
+def class_array(
+    name: str, value: ArrayLike, axis: Any
+) -> tuple[jax.Array, tuple[int, ...]]:
+    """Checks floating logits, scores or log-probabilities with a class axis.
+
+    Returns:
+        The array, in its own precision, and its class axes counted from the front.
+    """
+    array = to_array(name, value)
+    if not _is_floating(array):
+        if hasattr(value, "dtype"):
+            raise TypeError(
+                f"`{name}` must be floating, got {array.dtype}; "
+                f"convert it with `{name}.astype(jnp.float32)`."
+            )
+        array = array.astype(jnp.result_type(float))
+    if not array.ndim:
+        raise ValueError(f"`{name}` must have a class axis, got a scalar.")
+    axes = canonical_axes("axis", axis, array.ndim)
+    if math.prod(array.shape[a] for a in axes) == 0:
+        raise ValueError(
+            f"`{name}` must have at least one class, got shape {array.shape} with "
+            f"axis={axis}."
+        )
+    return array, axes
+
+
+def canonical_axis(name: str, axis: Any, ndim: int) -> int:
+    """Returns `axis` counted from the front."""
+    try:
+        index = operator.index(axis)
+    except TypeError as error:
+        raise TypeError(f"`{name}` must be an int, got {axis!r}.") from error
+    if not -ndim <= index < ndim:
+        raise ValueError(
+            f"`{name}` must be in [-{ndim}, {ndim}) for {ndim} axes, got {index}."
+        )
+    return index % ndim
+
+
+def canonical_axes(name: str, axis: Any, ndim: int) -> tuple[int, ...]:
+    """Returns an int or a tuple of ints as a tuple of axes counted from the front."""
+    given = axis if isinstance(axis, tuple) else (axis,)
+    axes = tuple(canonical_axis(name, one, ndim) for one in given)
+    if not axes or len(set(axes)) != len(axes):
+        raise ValueError(f"`{name}` must name each axis once, got {axis!r}.")
+    return axes
+
+
+def check_values(name: str, holds: jax.Array, expected: str) -> None:
+    """States a condition on values, which raises under `checkify` and costs nothing
+    elsewhere.
+
+    Args:
+        name: The argument that the condition is about.
+        holds: Boolean array, True where the value is right.
+        expected: What the message says of the right values.
+    """
+    checkify.debug_check(jnp.all(holds), f"`{name}` must be {expected}.")
+
+
+def _is_floating(array: jax.Array) -> bool:
+    return jnp.issubdtype(array.dtype, jnp.floating)
+
+
+def _is_integer(array: jax.Array) -> bool:
+    return jnp.issubdtype(array.dtype, jnp.integer)
+
+
+def _is_weak(array: jax.Array) -> bool:
+    return bool(getattr(array, "weak_type", False))

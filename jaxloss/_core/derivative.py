@@ -1,0 +1,90 @@
+"""One analytic rule, both modes of differentiation.
+
+A bare `jax.custom_vjp` refuses `jvp`, `jacfwd`, `hessian` and `linearize`. The
+adapter below keeps the rule in reverse form, where a loss's gradient is naturally
+written, and derives the forward mode from it: every output depends on its own slice
+of the inputs only, so the gradient pulled back from an array of ones holds each
+output's gradient side by side, and the tangent is its inner product with the input
+tangents. Higher orders differentiate through `forward` and `backward` themselves.
+"""
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.custom_derivatives import SymbolicZero
+
+
+def analytic(forward: Callable[..., Any], backward: Callable[..., Any]):
+    """Turns `forward` and `backward` into a loss that both modes differentiate.
+
+    Args:
+        forward: `forward(*inputs, **static)` returns `(loss, residuals)`. Output `i`
+            may depend on slice `i` of each real input only: a real input has either
+            the loss's own shape or, where `axis` is among the static arguments, that
+            shape with the axis `axis` inserted. Shared inputs are broadcast before.
+        backward: `backward(residuals, cotangent, **static)` returns one cotangent for
+            each input, `None` for an integer one.
+
+    Returns:
+        The function `loss(*inputs, **static)`.
+    """
+
+    @functools.wraps(forward)
+    def loss(*inputs, **static):
+        @jax.custom_vjp
+        def reverse(*inputs):
+            return forward(*inputs, **static)[0]
+
+        reverse.defvjp(
+            functools.partial(forward, **static), functools.partial(backward, **static)
+        )
+
+        @jax.custom_jvp
+        def both(*inputs):
+            return reverse(*inputs)
+
+        def jvp(primals, tangents):
+            value, pull_back = jax.vjp(reverse, *primals)
+            moving = [not isinstance(tangent, SymbolicZero) for tangent in tangents]
+            if not any(moving):
+                return value, jnp.zeros_like(value)
+            gradients = pull_back(jnp.ones_like(value))
+            products = [
+                _inner_product(gradient, tangent, static.get("axis"), value)
+                for gradient, tangent, moves in zip(
+                    gradients, tangents, moving, strict=True
+                )
+                if moves
+            ]
+            return value, sum(products[1:], start=products[0])
+
+        both.defjvp(jvp, symbolic_zeros=True)
+        return both(*inputs)
+
+    return loss
+
+
+def pointwise(rule: Callable[..., Any]):
+    """Turns `rule(*inputs) -> (loss, partial derivatives)` into such a loss.
+
+    All inputs are real and have the loss's shape. A caller that needs a value alone
+    pays for no derivative: under `jit` the compiler drops what is not used.
+    """
+
+    def forward(*inputs):
+        return rule(*inputs)
+
+    def backward(partials, cotangent):
+        return tuple(cotangent * partial for partial in partials)
+
+    return functools.wraps(rule)(analytic(forward, backward))
+
+
+def _inner_product(gradient, tangent, axis, value):
+    product = gradient * tangent
+    if product.ndim > value.ndim:
+        product = jnp.sum(product, axis=axis)
+    return product

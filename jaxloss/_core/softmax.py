@@ -1,0 +1,215 @@
+"""Cross entropy over a class axis: the analytic rules behind the class losses.
+
+Shapes: `logits` has the class axis `axis`; per-example arrays lack it. `stop_gradient`
+on a maximum is exact: the maximum only scales a sum of exponentials, and the result
+does not depend on it.
+"""
+
+from math import nan
+
+import jax
+import jax.numpy as jnp
+from jax.lax import stop_gradient
+
+from jaxloss._core.derivative import analytic
+from jaxloss._core.numerics import product, two_difference
+
+Axes = int | tuple[int, ...]
+
+
+def at_label(logits: jax.Array, labels: jax.Array, axis: int) -> jax.Array:
+    """Boolean array of the shape of `logits`, True at each example's label.
+
+    A comparison, since a scatter would be a pass of its own over memory.
+    """
+    classes = jax.lax.broadcasted_iota(jnp.int32, logits.shape, axis)
+    return classes == jnp.expand_dims(labels.astype(jnp.int32), axis)
+
+
+def _gather(logits, labels, axis):
+    index = jnp.expand_dims(labels, axis)
+    picked = jnp.take_along_axis(logits, index, axis=axis, mode="clip")
+    return jnp.squeeze(picked, axis)
+
+
+def is_class(logits: jax.Array, labels: jax.Array, axis: int) -> jax.Array:
+    """True where a label lies in [0, classes)."""
+    classes = logits.shape[axis]
+    if jnp.iinfo(labels.dtype).max < classes:  # int8 cannot hold the bound
+        return labels >= 0
+    return (labels >= 0) & (labels < classes)
+
+
+def widen(x: jax.Array) -> jax.Array:
+    """Half precision as float32, to compute in."""
+    return x if x.dtype == jnp.float64 else x.astype(jnp.float32)
+
+
+def maximum(logits: jax.Array, axis: Axes) -> jax.Array:
+    """The largest logit, 0 where none is possible; carries no derivative.
+
+    Taken before the logits are widened, which is exact: the compiler would else write
+    a float32 copy of half-precision logits for this one reduction.
+    """
+    top = widen(stop_gradient(jnp.max(logits, axis=axis)))
+    return jnp.where(jnp.isneginf(top), 0, top)
+
+
+# The logit of the label. The gather reads one number an example; its gradient is
+# written by comparison.
+def _pick_forward(logits, labels, *, axis):
+    return _gather(logits, labels, axis), (logits, labels)
+
+
+def _pick_backward(residuals, cotangent, *, axis):
+    logits, labels = residuals
+    cotangent = jnp.expand_dims(cotangent, axis)
+    return jnp.where(at_label(logits, labels, axis), cotangent, 0), None
+
+
+pick = analytic(_pick_forward, _pick_backward)
+
+
+# -log softmax(x)_y, the surprisal at the label y, is the binary cross entropy of the
+# label against the rest. With m the maximum over all classes, s the sum of e^{x_j - m}
+# over those other than y, and a = m - x_y >= 0,
+#     surprisal = log(1 + s e^a) = a + log(s + e^-a),
+#     d surprisal / d x_y = -(1 - p_y) = -s / (s + e^-a),
+#     d surprisal / d x_j = p_j = e^{x_j - m} / (s + e^-a),    j != y.
+# Where the label is the maximum, a = 0 and the loss is log1p(s), elsewhere s >= 1: the
+# label's own term never rounds the others away, and a loss of 1e-20 keeps its digits,
+# where log-sum-exp - x_y gives 0. e^{x_j - m} would inherit the rounding of x_j - m at
+# that difference's own magnitude; what it lost is put back (free: the passes wait for
+# memory). The backward rule repeats the forward's expression, which the compiler then
+# computes once, and writes into the gradient's own buffer: no temporaries, the speed
+# of optax's form (benchmarks/README.md), where one more select costs a pass.
+def _rest(logits, labels, top, axis):
+    hit = at_label(logits, labels, axis)
+    gap, lost = two_difference(logits, top)
+    return hit, jnp.where(hit, 0, jnp.exp(gap) * (1 + lost))
+
+
+def _surprisal_forward(logits, labels, top, *, axis):
+    _, rest = _rest(logits, labels, jnp.expand_dims(top, axis), axis)
+    total = jnp.sum(rest, axis=axis)
+
+    own = jnp.where(is_class(logits, labels, axis), _gather(logits, labels, axis), nan)
+    behind = top - own
+    own_share = jnp.exp(-behind)
+    alone = total == 0
+    ahead = alone | (behind == 0)
+    value = behind + jnp.log1p(jnp.where(ahead, total, (total - 1) + own_share))
+    share = 1 / jnp.where(alone, 1, total + own_share)
+    # A label that is itself impossible has a logit without a gradient.
+    miss = jnp.where(jnp.isneginf(own), 0, total * share)
+    return value, (logits, labels, top, miss, share)
+
+
+def _surprisal_backward(residuals, cotangent, *, axis):
+    logits, labels, top, miss, share = residuals
+    hit, rest = _rest(logits, labels, jnp.expand_dims(top, axis), axis)
+    at_own = jnp.expand_dims(-cotangent * miss, axis)
+    at_rest = rest * jnp.expand_dims(cotangent * share, axis)
+    return jnp.where(hit, at_own, at_rest), None, None
+
+
+_surprisal = analytic(_surprisal_forward, _surprisal_backward)
+
+
+def surprisal(logits: jax.Array, labels: jax.Array, *, axis: int) -> jax.Array:
+    """-log softmax(logits) at the labels, [...] in float32 or float64.
+
+    Args:
+        logits: Floating, of any precision, with the class axis `axis` (canonical).
+        labels: Integer, [...]; NaN is the answer to one outside [0, classes).
+        axis: The class axis, counted from the front.
+    """
+    top = maximum(logits, axis)
+    return _surprisal(widen(logits), labels, top, axis=axis)
+
+
+# Σ_j q_j (log Σ_k e^{x_k} - x_j) with soft labels q of sum Q, which need not be 1.
+# With m the maximum and r = Σ e^{x_k - m} without one class at the maximum,
+#     loss = Σ_j q_j (m - x_j) + Q log1p(r),           no negative term,
+#     d loss / d x_j = Q p_j - q_j,   p_j = e^{x_j - m} / (1 + r), and at a maximum
+#                    = (Q - q_j) - Q r / (1 + r),      exact as p_j -> 1,
+#     d loss / d q_j = (m - x_j) + log1p(r).
+# Where x_j = -inf, a label of 0 adds 0.
+def _soft_forward(logits, labels, top, *, axis):
+    top = jnp.expand_dims(top, axis)
+    gap, lost = two_difference(logits, top)
+    first = gap == 0
+    others = jnp.where(first, 0, jnp.exp(gap) * (1 + lost))
+    rest = jnp.sum(others, axis=axis, keepdims=True)
+    rest = rest + jnp.maximum(jnp.sum(first, axis=axis, keepdims=True) - 1, 0)
+    mass = jnp.sum(labels, axis=axis, keepdims=True)
+    base = jnp.log1p(rest)
+    value = jnp.sum(product(labels, -gap), axis=axis, keepdims=True) + mass * base
+    return jnp.squeeze(value, axis), (logits, labels, top, rest, mass, base)
+
+
+def _soft_backward(residuals, cotangent, *, axis):
+    logits, labels, top, rest, mass, base = residuals
+    cotangent = jnp.expand_dims(cotangent, axis)
+    gap = logits - top
+    share = mass / (1 + rest)
+    slope = jnp.where(
+        gap == 0, (mass - labels) - rest * share, jnp.exp(gap) * share - labels
+    )
+    slope = jnp.where(jnp.isneginf(gap), 0, slope)
+    surprise = base - gap
+    surprise = jnp.where((labels == 0) & jnp.isposinf(surprise), 0, surprise)
+    return cotangent * slope, cotangent * surprise, None
+
+
+_soft_cross_entropy = analytic(_soft_forward, _soft_backward)
+
+
+def soft_cross_entropy(
+    logits: jax.Array, labels: jax.Array, *, axis: Axes
+) -> jax.Array:
+    """-Σ labels · log softmax(logits) over `axis`, in float32 or float64.
+
+    Args:
+        logits: Floating, of any precision, with the class axes `axis` (canonical).
+        labels: Real, of the shape of `logits` and the dtype to compute in.
+        axis: The class axis or axes, counted from the front.
+    """
+    top = maximum(logits, axis)
+    return _soft_cross_entropy(widen(logits), labels, top, axis=axis)
+
+
+# log Σ_j e^{x_j - m} with m the maximum, near 0 where one class has all the mass: the
+# sum leaves out one class at the maximum, r, and log1p(r) keeps its digits. The slope
+# is softmax(x), the maximum's own class included.
+def _excess_forward(logits, top, *, axis):
+    gap, lost = two_difference(logits, jnp.expand_dims(top, axis))
+    first = gap == 0
+    rest = jnp.sum(jnp.where(first, 0, jnp.exp(gap) * (1 + lost)), axis=axis)
+    rest = rest + (jnp.sum(first, axis=axis) - 1)
+    return jnp.log1p(rest), (logits, top, rest)
+
+
+def _excess_backward(residuals, cotangent, *, axis):
+    logits, top, rest = residuals
+    none = rest == -1  # no class is possible
+    share = jnp.expand_dims(cotangent / jnp.where(none, 1, 1 + rest), axis)
+    return jnp.exp(logits - jnp.expand_dims(top, axis)) * share, None
+
+
+_excess = analytic(_excess_forward, _excess_backward)
+
+
+def surprisals(logits: jax.Array, *, axis: Axes) -> jax.Array:
+    """-log softmax(logits) of every class, in the shape of `logits`."""
+    top = maximum(logits, axis)
+    logits = widen(logits)
+    excess = jnp.expand_dims(_excess(logits, top, axis=axis), axis)
+    return excess + (jnp.expand_dims(top, axis) - logits)
+
+
+def log_sum_exp(logits: jax.Array, *, axis: Axes) -> jax.Array:
+    """log Σ exp(logits), 0 with a zero gradient where no class is possible."""
+    top = maximum(logits, axis)
+    value = top + _excess(widen(logits), top, axis=axis)
+    return jnp.where(jnp.isneginf(value), 0, value)

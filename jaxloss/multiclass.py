@@ -1,0 +1,372 @@
+"""Multiclass losses: a class axis of logits or log-probabilities for each example."""
+
+import math
+
+import jax
+import jax.numpy as jnp
+from jax.typing import ArrayLike
+
+from jaxloss._core import checks
+from jaxloss._core.derivative import pointwise
+from jaxloss._core.numerics import expm1, product
+from jaxloss._core.reduction import Reduction, reduce_loss, select
+from jaxloss._core.softmax import (
+    at_label,
+    is_class,
+    log_sum_exp,
+    pick,
+    soft_cross_entropy,
+    surprisal,
+    surprisals,
+    widen,
+)
+
+
+def softmax_cross_entropy(
+    logits: ArrayLike,
+    labels: ArrayLike,
+    axis: int | tuple[int, ...] = -1,
+    where: ArrayLike | None = None,
+    *,
+    class_weights: ArrayLike | None = None,
+    label_smoothing: ArrayLike = 0.0,
+    z_loss: ArrayLike = 0.0,
+    weights: ArrayLike | None = None,
+    reduction: Reduction = "none",
+) -> jax.Array:
+    """Cross entropy of label distributions and softmax(logits)."""
+    checks.check_number("label_smoothing", label_smoothing, minimum=0, maximum=1)
+    logits, axes = checks.class_array("logits", logits, axis)
+    labels = checks.to_array("labels", labels)
+    checks.check_broadcast("labels", labels.shape, "logits", logits.shape)
+    dtype = checks.compute_dtype(logits, labels)
+    labels = jnp.broadcast_to(labels.astype(dtype), logits.shape)
+    logits, classes, keep, weights = _mask(
+        logits, axes, where, weights, reduction, dtype
+    )
+    labels = _drop(labels, classes, keep, axes)
+    labels = _smooth(labels, label_smoothing, classes, axes)
+    if class_weights is not None:
+        labels = labels * _class_weights(class_weights, logits, axes, dtype)
+    loss = soft_cross_entropy(logits, labels, axis=axes)
+    loss = loss + _z_loss(logits, z_loss, axes, dtype)
+    return reduce_loss(loss, keep, weights, reduction)
+
+
+def safe_softmax_cross_entropy(
+    logits: ArrayLike,
+    labels: ArrayLike,
+    axis: int | tuple[int, ...] = -1,
+    where: ArrayLike | None = None,
+    *,
+    class_weights: ArrayLike | None = None,
+    label_smoothing: ArrayLike = 0.0,
+    z_loss: ArrayLike = 0.0,
+    weights: ArrayLike | None = None,
+    reduction: Reduction = "none",
+) -> jax.Array:
+    """`softmax_cross_entropy` under the name that optax gives its safe variant."""
+    return softmax_cross_entropy(
+        logits,
+        labels,
+        axis,
+        where,
+        class_weights=class_weights,
+        label_smoothing=label_smoothing,
+        z_loss=z_loss,
+        weights=weights,
+        reduction=reduction,
+    )
+
+
+def softmax_cross_entropy_with_integer_labels(
+    logits: ArrayLike,
+    labels: ArrayLike,
+    axis: int | tuple[int, ...] = -1,
+    where: ArrayLike | None = None,
+    *,
+    class_weights: ArrayLike | None = None,
+    label_smoothing: ArrayLike = 0.0,
+    z_loss: ArrayLike = 0.0,
+    ignore_index: int | None = None,
+    weights: ArrayLike | None = None,
+    reduction: Reduction = "none",
+) -> jax.Array:
+    """Cross entropy of class labels and softmax(logits)."""
+    checks.check_number("label_smoothing", label_smoothing, minimum=0, maximum=1)
+    logits, labels, axis, where = _flatten_classes(
+        "logits", logits, labels, axis, where
+    )
+    logits, labels, classes, keep, weights, dtype = _integer_arguments(
+        "logits", logits, labels, axis, where, weights, reduction, ignore_index
+    )
+    scale = mass = None
+    if class_weights is not None:
+        scale = _class_weights(class_weights, logits, (axis,), dtype)
+        mass = _weight_of(scale, labels)
+    if _is_zero(label_smoothing):
+        loss = surprisal(logits, labels, axis=axis)
+        loss = loss if mass is None else product(mass, loss)
+    else:
+        hot = _one_hot(logits, labels, axis, dtype)
+        hot = _smooth(
+            _drop(hot, classes, keep, (axis,)), label_smoothing, classes, (axis,)
+        )
+        hot = hot if scale is None else hot * scale
+        loss = soft_cross_entropy(logits, hot, axis=(axis,))
+        loss = jnp.where(is_class(logits, labels, axis), loss, jnp.nan)
+    loss = loss + _z_loss(logits, z_loss, (axis,), dtype)
+    return reduce_loss(loss, keep, weights, reduction, mass)
+
+
+def nll_loss(
+    log_probs: ArrayLike,
+    labels: ArrayLike,
+    axis: int = -1,
+    *,
+    class_weights: ArrayLike | None = None,
+    ignore_index: int | None = None,
+    where: ArrayLike | None = None,
+    weights: ArrayLike | None = None,
+    reduction: Reduction = "none",
+) -> jax.Array:
+    """Negative log-likelihood of class labels under log-probabilities."""
+    log_probs, (axis,) = checks.class_array("log_probs", log_probs, axis)
+    log_probs, labels, _, keep, weights, dtype = _integer_arguments(
+        "log_probs", log_probs, labels, axis, where, weights, reduction, ignore_index
+    )
+    loss = -widen(pick(log_probs, labels, axis=axis))
+    loss = jnp.where(is_class(log_probs, labels, axis), loss, jnp.nan)
+    mass = None
+    if class_weights is not None:
+        scale = _class_weights(class_weights, log_probs, (axis,), dtype)
+        mass = _weight_of(scale, labels)
+        loss = product(mass, loss)
+    return reduce_loss(loss, keep, weights, reduction, mass)
+
+
+def softmax_focal_loss(
+    logits: ArrayLike,
+    labels: ArrayLike,
+    axis: int = -1,
+    *,
+    gamma: ArrayLike = 2.0,
+    class_weights: ArrayLike | None = None,
+    label_smoothing: ArrayLike = 0.0,
+    where: ArrayLike | None = None,
+    weights: ArrayLike | None = None,
+    reduction: Reduction = "none",
+) -> jax.Array:
+    """Focal loss (1 - p_label)^gamma · cross entropy on softmax(logits)."""
+    checks.check_number("gamma", gamma, minimum=0)
+    checks.check_number("label_smoothing", label_smoothing, minimum=0, maximum=1)
+    logits, (axis,) = checks.class_array("logits", logits, axis)
+    logits, labels, classes, keep, weights, dtype = _integer_arguments(
+        "logits", logits, labels, axis, where, weights, reduction, None
+    )
+    gamma = checks.to_array("gamma", gamma).astype(dtype)
+    checks.check_broadcast("gamma", gamma.shape, "the per-example loss", labels.shape)
+    scale = None
+    if class_weights is not None:
+        scale = _class_weights(class_weights, logits, (axis,), dtype)
+    if _is_zero(label_smoothing):
+        loss = _focal(surprisal(logits, labels, axis=axis), gamma)
+        if scale is not None:
+            loss = product(_weight_of(scale, labels), loss)
+    else:
+        hot = _one_hot(logits, labels, axis, dtype)
+        hot = _smooth(
+            _drop(hot, classes, keep, (axis,)), label_smoothing, classes, (axis,)
+        )
+        hot = hot if scale is None else hot * scale
+        per_class = jnp.expand_dims(jnp.broadcast_to(gamma, labels.shape), axis)
+        focal = _focal(surprisals(logits, axis=axis), per_class)
+        loss = jnp.sum(product(hot, focal), axis=axis)
+        loss = jnp.where(is_class(logits, labels, axis), loss, jnp.nan)
+    return reduce_loss(loss, keep, weights, reduction)
+
+
+def _focal(surprise, gamma):
+    return _modulated(surprise, jnp.broadcast_to(gamma, surprise.shape))
+
+
+# With the surprisal h = -log p and miss = 1 - p = -expm1(-h):
+#     f = h · miss^gamma,   df/dh = miss^gamma (1 + gamma h/expm1(h)),
+#     df/dgamma = f log(miss).
+# h/expm1(h) goes from 1 at h = 0 to 0, and no difference 1 - p is ever formed.
+@pointwise
+def _modulated(h, gamma):
+    miss = -expm1(-h)
+    factor = miss**gamma
+    value = h * factor
+    inner = (h > 0) & (h < 80)
+    held = jnp.where(inner, h, 1)
+    ratio = jnp.where(inner, held / expm1(held), jnp.where(h >= 80, 0, 1))
+    high = miss > 0.5
+    log_miss = jnp.where(
+        high,
+        jnp.log1p(-jnp.exp(-jnp.where(high, h, 1))),
+        jnp.log(jnp.where(high | (miss == 0), 0.25, miss)),
+    )
+    return value, (factor * (1 + gamma * ratio), product(log_miss, value))
+
+
+def smooth_labels(
+    labels: ArrayLike,
+    alpha: ArrayLike,
+    *,
+    axis: int | tuple[int, ...] | None = -1,
+    where: ArrayLike | None = None,
+) -> jax.Array:
+    """Label distributions mixed with the uniform one: (1 - alpha) labels + alpha/C."""
+    checks.check_number("alpha", alpha, minimum=0, maximum=1)
+    labels = checks.to_array("labels", labels)
+    if not jnp.issubdtype(labels.dtype, jnp.floating):
+        raise TypeError(
+            f"`labels` must be floating, got {labels.dtype}; for class indices use "
+            "`jax.nn.one_hot(labels, classes)`."
+        )
+    every = tuple(range(labels.ndim))
+    axes = every if axis is None else checks.canonical_axes("axis", axis, labels.ndim)
+    alpha = checks.to_array("alpha", alpha).astype(labels.dtype)
+    if where is None:
+        count = math.prod(labels.shape[a] for a in axes)
+    else:
+        where = checks.to_mask("where", where)
+        checks.check_broadcast("where", where.shape, "labels", labels.shape)
+        where = jnp.broadcast_to(where, labels.shape)
+        count = jnp.sum(where, axis=axes, keepdims=True).astype(labels.dtype)
+    return (1 - alpha) * labels + alpha / count
+
+
+def _flatten_classes(name, logits, labels, axis, where):
+    """Several class axes as one, the last: a label is a flat index into them."""
+    logits, axes = checks.class_array(name, logits, axis)
+    if not isinstance(axis, tuple):
+        return logits, labels, axes[0], where
+    batch = tuple(a for a in range(logits.ndim) if a not in axes)
+    shape = tuple(logits.shape[a] for a in batch) + (-1,)
+    if where is not None:
+        where = checks.to_mask("where", where)
+        if where.ndim == logits.ndim:
+            checks.check_broadcast("where", where.shape, name, logits.shape)
+            where = jnp.broadcast_to(where, logits.shape)
+            where = where.transpose(batch + axes).reshape(shape)
+    logits = logits.transpose(batch + axes).reshape(shape)
+    return logits, labels, len(batch), where
+
+
+def _integer_arguments(
+    name, logits, labels, axis, where, weights, reduction, ignore_index
+):
+    """Logits and class labels, checked, with what does not count made harmless."""
+    labels = checks.to_array("labels", labels)
+    if not jnp.issubdtype(labels.dtype, jnp.integer):
+        raise TypeError(f"`labels` must be integer class indices, got {labels.dtype}.")
+    batch = logits.shape[:axis] + logits.shape[axis + 1 :]
+    checks.check_broadcast(
+        "labels", labels.shape, f"{name} without its class axis", batch
+    )
+    labels = jnp.broadcast_to(labels, batch)
+    dtype = checks.compute_dtype(logits)
+    ignored = None
+    if ignore_index is not None:
+        checks.check_integer("ignore_index", ignore_index)
+        ignored = labels == ignore_index
+    logits, classes, keep, weights = _mask(
+        logits, (axis,), where, weights, reduction, dtype, ignored
+    )
+    if keep is not None:
+        labels = jnp.where(keep, labels, 0)
+    valid = is_class(logits, labels, axis)
+    checks.check_values("labels", valid, f"in [0, {logits.shape[axis]})")
+    return logits, labels, classes, keep, weights, dtype
+
+
+def _mask(logits, axes, where, weights, reduction, dtype, ignored=None):
+    """Applies `where` to the logits: by class if it has their rank, else by example.
+
+    Returns the logits, the mask of classes and that of examples (None: keep all), and
+    the weights. A dropped class becomes an impossible one, a dropped example harmless.
+    """
+    batch = tuple(n for a, n in enumerate(logits.shape) if a not in axes)
+    classes = None
+    if where is not None:
+        where = checks.to_mask("where", where)
+        if where.ndim == logits.ndim:
+            checks.check_broadcast("where", where.shape, "logits", logits.shape)
+            classes = jnp.broadcast_to(where, logits.shape)
+            where = jnp.any(classes, axis=axes)
+            logits = jnp.where(classes, logits, -jnp.inf)
+    keep, weights = checks.tail(where, weights, reduction, shape=batch, dtype=dtype)
+    if ignored is not None:
+        keep = ~ignored if keep is None else keep & ~ignored
+    if keep is not None:
+        keep = jnp.broadcast_to(keep, batch)
+        (logits,) = select(jnp.expand_dims(keep, axes), logits)
+    return logits, classes, keep, weights
+
+
+def _drop(labels, classes, keep, axes):
+    """Label distributions without the classes and examples that do not count."""
+    if classes is not None:
+        labels = jnp.where(classes, labels, 0)
+    if keep is not None:
+        labels = jnp.where(jnp.expand_dims(keep, axes), labels, 0)
+    return labels
+
+
+def _smooth(labels, label_smoothing, classes, axes):
+    """Mixes the labels with the uniform distribution over the classes that count."""
+    if _is_zero(label_smoothing):
+        return labels
+    alpha = checks.to_array("label_smoothing", label_smoothing).astype(labels.dtype)
+    if alpha.ndim:
+        raise ValueError(
+            f"`label_smoothing` must be a scalar, got shape {alpha.shape}."
+        )
+    if classes is None:
+        count = math.prod(labels.shape[a] for a in axes)
+        return (1 - alpha) * labels + alpha / count
+    count = jnp.maximum(jnp.sum(classes, axis=axes, keepdims=True), 1)
+    share = jnp.where(classes, alpha / count.astype(labels.dtype), 0)
+    return (1 - alpha) * labels + share
+
+
+def _one_hot(logits, labels, axis, dtype):
+    return at_label(logits, labels, axis).astype(dtype)
+
+
+def _class_weights(class_weights, logits, axes, dtype):
+    """Class weights, checked, in a shape that broadcasts to the logits."""
+    array = checks.to_array("class_weights", class_weights)
+    expected = tuple(logits.shape[a] for a in axes)
+    if array.shape != expected:
+        raise ValueError(
+            f"`class_weights` must have one weight a class, shape {expected}, "
+            f"got shape {array.shape}."
+        )
+    shape = [n if a in axes else 1 for a, n in enumerate(logits.shape)]
+    order = sorted(range(len(axes)), key=lambda i: axes[i])
+    return array.astype(dtype).transpose(order).reshape(shape)
+
+
+def _weight_of(scale, labels):
+    """Each example's class weight."""
+    return jnp.take(scale.reshape(-1), labels, mode="clip")
+
+
+def _z_loss(logits, z_loss, axes, dtype):
+    """z_loss · log(Σ exp(logits))², 0 without a pass over the logits if not asked for."""
+    if _is_zero(z_loss):
+        return 0
+    factor = checks.to_array("z_loss", z_loss).astype(dtype)
+    if factor.ndim:
+        raise ValueError(f"`z_loss` must be a scalar, got shape {factor.shape}.")
+    log_normalizer = log_sum_exp(logits, axis=axes)
+    return factor * log_normalizer * log_normalizer
+
+
+def _is_zero(parameter):
+    """Whether a parameter is a Python 0, its term absent from the program."""
+    return isinstance(parameter, int | float) and parameter == 0
