@@ -245,7 +245,7 @@ def _flatten_classes(name, logits, labels, axis, where):
     if not isinstance(axis, tuple):
         return logits, labels, axes[0], where
     batch = tuple(a for a in range(logits.ndim) if a not in axes)
-    shape = tuple(logits.shape[a] for a in batch) + (-1,)
+    shape = (*(logits.shape[a] for a in batch), -1)
     if where is not None:
         where = checks.to_mask("where", where)
         if where.ndim == logits.ndim:
@@ -357,7 +357,7 @@ def _weight_of(scale, labels):
 
 
 def _z_loss(logits, z_loss, axes, dtype):
-    """z_loss · log(Σ exp(logits))², 0 without a pass over the logits if not asked for."""
+    """z_loss · log(Σ exp(logits))²; a plain 0, no pass over the logits, if not used."""
     if _is_zero(z_loss):
         return 0
     factor = checks.to_array("z_loss", z_loss).astype(dtype)

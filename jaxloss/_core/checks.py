@@ -80,7 +80,8 @@ def check_broadcast(
 ) -> None:
     """Raises unless `shape` broadcasts to `to_shape` and leaves it as it is."""
     fits = len(shape) <= len(to_shape) and all(
-        own in (1, other) for own, other in zip(shape[::-1], to_shape[::-1])
+        own in (1, other)
+        for own, other in zip(shape[::-1], to_shape[::-1], strict=False)
     )
     if not fits:
         raise ValueError(
