@@ -7,9 +7,17 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from jaxloss._core import checks
+from jaxloss._core.classes import (
+    class_weight_array,
+    drop,
+    flatten_classes,
+    integer_arguments,
+    mask_classes,
+    weight_of,
+)
 from jaxloss._core.derivative import pointwise
 from jaxloss._core.numerics import expm1, product
-from jaxloss._core.reduction import Reduction, reduce_loss, select
+from jaxloss._core.reduction import Reduction, reduce_loss
 from jaxloss._core.softmax import (
     at_label,
     is_class,
@@ -41,13 +49,13 @@ def softmax_cross_entropy(
     checks.check_broadcast("labels", labels.shape, "logits", logits.shape)
     dtype = checks.compute_dtype(logits, labels)
     labels = jnp.broadcast_to(labels.astype(dtype), logits.shape)
-    logits, classes, keep, weights = _mask(
+    logits, classes, keep, weights = mask_classes(
         logits, axes, where, weights, reduction, dtype
     )
-    labels = _drop(labels, classes, keep, axes)
+    labels = drop(labels, classes, keep, axes)
     labels = _smooth(labels, label_smoothing, classes, axes)
     if class_weights is not None:
-        labels = labels * _class_weights(class_weights, logits, axes, dtype)
+        labels = labels * class_weight_array(class_weights, logits, axes, dtype)
     loss = soft_cross_entropy(logits, labels, axis=axes)
     loss = loss + _z_loss(logits, z_loss, axes, dtype)
     return reduce_loss(loss, keep, weights, reduction)
@@ -94,23 +102,21 @@ def softmax_cross_entropy_with_integer_labels(
 ) -> jax.Array:
     """Cross entropy of class labels and softmax(logits)."""
     checks.check_number("label_smoothing", label_smoothing, minimum=0, maximum=1)
-    logits, labels, axis, where = _flatten_classes(
-        "logits", logits, labels, axis, where
-    )
-    logits, labels, classes, keep, weights, dtype = _integer_arguments(
+    logits, labels, axis, where = flatten_classes("logits", logits, labels, axis, where)
+    logits, labels, classes, keep, weights, dtype = integer_arguments(
         "logits", logits, labels, axis, where, weights, reduction, ignore_index
     )
     scale = mass = None
     if class_weights is not None:
-        scale = _class_weights(class_weights, logits, (axis,), dtype)
-        mass = _weight_of(scale, labels)
+        scale = class_weight_array(class_weights, logits, (axis,), dtype)
+        mass = weight_of(scale, labels)
     if _is_zero(label_smoothing):
         loss = surprisal(logits, labels, axis=axis)
         loss = loss if mass is None else product(mass, loss)
     else:
         hot = _one_hot(logits, labels, axis, dtype)
         hot = _smooth(
-            _drop(hot, classes, keep, (axis,)), label_smoothing, classes, (axis,)
+            drop(hot, classes, keep, (axis,)), label_smoothing, classes, (axis,)
         )
         hot = hot if scale is None else hot * scale
         loss = soft_cross_entropy(logits, hot, axis=(axis,))
@@ -132,15 +138,15 @@ def nll_loss(
 ) -> jax.Array:
     """Negative log-likelihood of class labels under log-probabilities."""
     log_probs, (axis,) = checks.class_array("log_probs", log_probs, axis)
-    log_probs, labels, _, keep, weights, dtype = _integer_arguments(
+    log_probs, labels, _, keep, weights, dtype = integer_arguments(
         "log_probs", log_probs, labels, axis, where, weights, reduction, ignore_index
     )
     loss = -widen(pick(log_probs, labels, axis=axis))
     loss = jnp.where(is_class(log_probs, labels, axis), loss, jnp.nan)
     mass = None
     if class_weights is not None:
-        scale = _class_weights(class_weights, log_probs, (axis,), dtype)
-        mass = _weight_of(scale, labels)
+        scale = class_weight_array(class_weights, log_probs, (axis,), dtype)
+        mass = weight_of(scale, labels)
         loss = product(mass, loss)
     return reduce_loss(loss, keep, weights, reduction, mass)
 
@@ -161,22 +167,22 @@ def softmax_focal_loss(
     checks.check_number("gamma", gamma, minimum=0)
     checks.check_number("label_smoothing", label_smoothing, minimum=0, maximum=1)
     logits, (axis,) = checks.class_array("logits", logits, axis)
-    logits, labels, classes, keep, weights, dtype = _integer_arguments(
+    logits, labels, classes, keep, weights, dtype = integer_arguments(
         "logits", logits, labels, axis, where, weights, reduction, None
     )
     gamma = checks.to_array("gamma", gamma).astype(dtype)
     checks.check_broadcast("gamma", gamma.shape, "the per-example loss", labels.shape)
     scale = None
     if class_weights is not None:
-        scale = _class_weights(class_weights, logits, (axis,), dtype)
+        scale = class_weight_array(class_weights, logits, (axis,), dtype)
     if _is_zero(label_smoothing):
         loss = _focal(surprisal(logits, labels, axis=axis), gamma)
         if scale is not None:
-            loss = product(_weight_of(scale, labels), loss)
+            loss = product(weight_of(scale, labels), loss)
     else:
         hot = _one_hot(logits, labels, axis, dtype)
         hot = _smooth(
-            _drop(hot, classes, keep, (axis,)), label_smoothing, classes, (axis,)
+            drop(hot, classes, keep, (axis,)), label_smoothing, classes, (axis,)
         )
         hot = hot if scale is None else hot * scale
         per_class = jnp.expand_dims(jnp.broadcast_to(gamma, labels.shape), axis)
@@ -239,83 +245,6 @@ def smooth_labels(
     return (1 - alpha) * labels + alpha / count
 
 
-def _flatten_classes(name, logits, labels, axis, where):
-    """Several class axes as one, the last: a label is a flat index into them."""
-    logits, axes = checks.class_array(name, logits, axis)
-    if not isinstance(axis, tuple):
-        return logits, labels, axes[0], where
-    batch = tuple(a for a in range(logits.ndim) if a not in axes)
-    shape = (*(logits.shape[a] for a in batch), -1)
-    if where is not None:
-        where = checks.to_mask("where", where)
-        if where.ndim == logits.ndim:
-            checks.check_broadcast("where", where.shape, name, logits.shape)
-            where = jnp.broadcast_to(where, logits.shape)
-            where = where.transpose(batch + axes).reshape(shape)
-    logits = logits.transpose(batch + axes).reshape(shape)
-    return logits, labels, len(batch), where
-
-
-def _integer_arguments(
-    name, logits, labels, axis, where, weights, reduction, ignore_index
-):
-    """Logits and class labels, checked, with what does not count made harmless."""
-    labels = checks.to_array("labels", labels)
-    if not jnp.issubdtype(labels.dtype, jnp.integer):
-        raise TypeError(f"`labels` must be integer class indices, got {labels.dtype}.")
-    batch = logits.shape[:axis] + logits.shape[axis + 1 :]
-    checks.check_broadcast(
-        "labels", labels.shape, f"{name} without its class axis", batch
-    )
-    labels = jnp.broadcast_to(labels, batch)
-    dtype = checks.compute_dtype(logits)
-    ignored = None
-    if ignore_index is not None:
-        checks.check_integer("ignore_index", ignore_index)
-        ignored = labels == ignore_index
-    logits, classes, keep, weights = _mask(
-        logits, (axis,), where, weights, reduction, dtype, ignored
-    )
-    if keep is not None:
-        labels = jnp.where(keep, labels, 0)
-    valid = is_class(logits, labels, axis)
-    checks.check_values("labels", valid, f"in [0, {logits.shape[axis]})")
-    return logits, labels, classes, keep, weights, dtype
-
-
-def _mask(logits, axes, where, weights, reduction, dtype, ignored=None):
-    """Applies `where` to the logits: by class if it has their rank, else by example.
-
-    Returns the logits, the mask of classes and that of examples (None: keep all), and
-    the weights. A dropped class becomes an impossible one, a dropped example harmless.
-    """
-    batch = tuple(n for a, n in enumerate(logits.shape) if a not in axes)
-    classes = None
-    if where is not None:
-        where = checks.to_mask("where", where)
-        if where.ndim == logits.ndim:
-            checks.check_broadcast("where", where.shape, "logits", logits.shape)
-            classes = jnp.broadcast_to(where, logits.shape)
-            where = jnp.any(classes, axis=axes)
-            logits = jnp.where(classes, logits, -jnp.inf)
-    keep, weights = checks.tail(where, weights, reduction, shape=batch, dtype=dtype)
-    if ignored is not None:
-        keep = ~ignored if keep is None else keep & ~ignored
-    if keep is not None:
-        keep = jnp.broadcast_to(keep, batch)
-        (logits,) = select(jnp.expand_dims(keep, axes), logits)
-    return logits, classes, keep, weights
-
-
-def _drop(labels, classes, keep, axes):
-    """Label distributions without the classes and examples that do not count."""
-    if classes is not None:
-        labels = jnp.where(classes, labels, 0)
-    if keep is not None:
-        labels = jnp.where(jnp.expand_dims(keep, axes), labels, 0)
-    return labels
-
-
 def _smooth(labels, label_smoothing, classes, axes):
     """Mixes the labels with the uniform distribution over the classes that count."""
     if _is_zero(label_smoothing):
@@ -335,25 +264,6 @@ def _smooth(labels, label_smoothing, classes, axes):
 
 def _one_hot(logits, labels, axis, dtype):
     return at_label(logits, labels, axis).astype(dtype)
-
-
-def _class_weights(class_weights, logits, axes, dtype):
-    """Class weights, checked, in a shape that broadcasts to the logits."""
-    array = checks.to_array("class_weights", class_weights)
-    expected = tuple(logits.shape[a] for a in axes)
-    if array.shape != expected:
-        raise ValueError(
-            f"`class_weights` must have one weight a class, shape {expected}, "
-            f"got shape {array.shape}."
-        )
-    shape = [n if a in axes else 1 for a, n in enumerate(logits.shape)]
-    order = sorted(range(len(axes)), key=lambda i: axes[i])
-    return array.astype(dtype).transpose(order).reshape(shape)
-
-
-def _weight_of(scale, labels):
-    """Each example's class weight."""
-    return jnp.take(scale.reshape(-1), labels, mode="clip")
 
 
 def _z_loss(logits, z_loss, axes, dtype):

@@ -1,0 +1,104 @@
+"""Arguments with a class axis: labels, masks by example or by class, class weights."""
+
+import jax.numpy as jnp
+
+from jaxloss._core import checks
+from jaxloss._core.reduction import select
+from jaxloss._core.softmax import is_class
+
+
+def flatten_classes(name, logits, labels, axis, where):
+    """Several class axes as one, the last: a label is a flat index into them."""
+    logits, axes = checks.class_array(name, logits, axis)
+    if not isinstance(axis, tuple):
+        return logits, labels, axes[0], where
+    batch = tuple(a for a in range(logits.ndim) if a not in axes)
+    shape = (*(logits.shape[a] for a in batch), -1)
+    mask = None if where is None else checks.to_mask("where", where)
+    if mask is not None and mask.ndim == logits.ndim:
+        checks.check_broadcast("where", mask.shape, name, logits.shape)
+        mask = jnp.broadcast_to(mask, logits.shape)
+        where = mask.transpose(batch + axes).reshape(shape)
+    logits = logits.transpose(batch + axes).reshape(shape)
+    return logits, labels, len(batch), where
+
+
+def integer_arguments(
+    name, logits, labels, axis, where, weights, reduction, ignore_index
+):
+    """Logits and class labels, checked, with what does not count made harmless."""
+    labels = checks.to_array("labels", labels)
+    if not jnp.issubdtype(labels.dtype, jnp.integer):
+        raise TypeError(f"`labels` must be integer class indices, got {labels.dtype}.")
+    batch = logits.shape[:axis] + logits.shape[axis + 1 :]
+    checks.check_broadcast(
+        "labels", labels.shape, f"{name} without its class axis", batch
+    )
+    labels = jnp.broadcast_to(labels, batch)
+    dtype = checks.compute_dtype(logits)
+    ignored = None
+    if ignore_index is not None:
+        checks.check_integer("ignore_index", ignore_index)
+        bounds = jnp.iinfo(labels.dtype)
+        if bounds.min <= ignore_index <= bounds.max:  # uint8 never holds -100
+            ignored = labels == ignore_index
+    logits, classes, keep, weights = mask_classes(
+        logits, (axis,), where, weights, reduction, dtype, ignored
+    )
+    if keep is not None:
+        labels = jnp.where(keep, labels, 0)
+    valid = is_class(logits, labels, axis)
+    checks.check_values("labels", valid, f"in [0, {logits.shape[axis]})")
+    return logits, labels, classes, keep, weights, dtype
+
+
+def mask_classes(logits, axes, where, weights, reduction, dtype, ignored=None):
+    """Applies `where` to the logits: by class if it has their rank, else by example.
+
+    Returns the logits, the mask of classes and that of examples (None: keep all), and
+    the weights. A dropped class becomes an impossible one, a dropped example harmless.
+    """
+    batch = tuple(n for a, n in enumerate(logits.shape) if a not in axes)
+    classes = None
+    if where is not None:
+        where = checks.to_mask("where", where)
+        if where.ndim == logits.ndim:
+            checks.check_broadcast("where", where.shape, "logits", logits.shape)
+            classes = jnp.broadcast_to(where, logits.shape)
+            where = jnp.any(classes, axis=axes)
+            logits = jnp.where(classes, logits, -jnp.inf)
+    keep, weights = checks.tail(where, weights, reduction, shape=batch, dtype=dtype)
+    if ignored is not None:
+        keep = ~ignored if keep is None else keep & ~ignored
+    if keep is not None:
+        keep = jnp.broadcast_to(keep, batch)
+        (logits,) = select(jnp.expand_dims(keep, axes), logits)
+    return logits, classes, keep, weights
+
+
+def drop(labels, classes, keep, axes):
+    """Label distributions without the classes and examples that do not count."""
+    if classes is not None:
+        labels = jnp.where(classes, labels, 0)
+    if keep is not None:
+        labels = jnp.where(jnp.expand_dims(keep, axes), labels, 0)
+    return labels
+
+
+def class_weight_array(class_weights, logits, axes, dtype):
+    """Class weights, checked, in a shape that broadcasts to the logits."""
+    array = checks.to_array("class_weights", class_weights)
+    expected = tuple(logits.shape[a] for a in axes)
+    if array.shape != expected:
+        raise ValueError(
+            f"`class_weights` must have one weight a class, shape {expected}, "
+            f"got shape {array.shape}."
+        )
+    shape = [n if a in axes else 1 for a, n in enumerate(logits.shape)]
+    order = sorted(range(len(axes)), key=lambda i: axes[i])
+    return array.astype(dtype).transpose(order).reshape(shape)
+
+
+def weight_of(scale, labels):
+    """Each example's class weight."""
+    return jnp.take(scale.reshape(-1), labels, mode="clip")
