@@ -254,7 +254,7 @@ def sparsemax_loss(
 
 def _sparse_plus(x):
     """0 up to -1, x from 1 on, (x + 1)²/4 between."""
-    middle = jnp.where(jnp.abs(x) < 1, x + 1, 0)
+    middle = jnp.where(jnp.abs(x) >= 1, 0, x + 1)
     return jnp.where(x <= -1, 0, jnp.where(x >= 1, x, middle * middle / 4))
 
 
@@ -276,7 +276,7 @@ def hinge_embedding_loss(
     valid = jnp.abs(t) == 1
     checks.check_values("targets", valid, "1 or -1")
     # PyTorch's clamp lets the gradient through at the margin itself.
-    apart = jnp.where(margin - x >= 0, margin - x, 0)
+    apart = jnp.where(margin - x < 0, 0, margin - x)
     loss = jnp.where(t == 1, x, jnp.where(valid, apart, jnp.nan))
     return reduce_loss(loss, keep, weights, reduction)
 

@@ -249,11 +249,7 @@ def _smooth(labels, label_smoothing, classes, axes):
     """Mixes the labels with the uniform distribution over the classes that count."""
     if _is_zero(label_smoothing):
         return labels
-    alpha = checks.to_array("label_smoothing", label_smoothing).astype(labels.dtype)
-    if alpha.ndim:
-        raise ValueError(
-            f"`label_smoothing` must be a scalar, got shape {alpha.shape}."
-        )
+    alpha = checks.scalar("label_smoothing", label_smoothing, labels.dtype)
     if classes is None:
         count = math.prod(labels.shape[a] for a in axes)
         return (1 - alpha) * labels + alpha / count
@@ -270,9 +266,7 @@ def _z_loss(logits, z_loss, axes, dtype):
     """z_loss · log(Σ exp(logits))²; a plain 0, no pass over the logits, if not used."""
     if _is_zero(z_loss):
         return 0
-    factor = checks.to_array("z_loss", z_loss).astype(dtype)
-    if factor.ndim:
-        raise ValueError(f"`z_loss` must be a scalar, got shape {factor.shape}.")
+    factor = checks.scalar("z_loss", z_loss, dtype)
     log_normalizer = log_sum_exp(logits, axis=axes)
     return factor * log_normalizer * log_normalizer
 

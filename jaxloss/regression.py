@@ -181,7 +181,7 @@ def _epsilon_insensitive(p, t, epsilon):
     e, lost = two_difference(p, t)
     sign = jnp.sign(e)
     excess = (sign * e - epsilon) + sign * lost
-    slope = jnp.where(excess > 0, sign, 0)
+    slope = jnp.where(excess <= 0, 0, sign)
     return jnp.where(excess <= 0, 0, excess), (slope, -slope, -jnp.abs(slope))
 
 

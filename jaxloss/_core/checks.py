@@ -167,6 +167,22 @@ def check_number(
         raise ValueError(f"`{name}` must be in {low}, {maximum}], got {value}.")
 
 
+def integer_array(name: str, value: ArrayLike) -> jax.Array:
+    """Converts an argument of class indices or lengths to an integer array."""
+    array = to_array(name, value)
+    if not _is_integer(array):
+        raise TypeError(f"`{name}` must be integer class indices, got {array.dtype}.")
+    return array
+
+
+def scalar(name: str, value: ArrayLike, dtype: Any) -> jax.Array:
+    """Converts a hyperparameter that has to be a scalar."""
+    array = to_array(name, value)
+    if array.ndim:
+        raise ValueError(f"`{name}` must be a scalar, got shape {array.shape}.")
+    return array.astype(dtype)
+
+
 def check_integer(name: str, value: Any) -> None:
     """Raises unless a static argument is an integer."""
     try:

@@ -27,9 +27,7 @@ def integer_arguments(
     name, logits, labels, axis, where, weights, reduction, ignore_index
 ):
     """Logits and class labels, checked, with what does not count made harmless."""
-    labels = checks.to_array("labels", labels)
-    if not jnp.issubdtype(labels.dtype, jnp.integer):
-        raise TypeError(f"`labels` must be integer class indices, got {labels.dtype}.")
+    labels = checks.integer_array("labels", labels)
     batch = logits.shape[:axis] + logits.shape[axis + 1 :]
     checks.check_broadcast(
         "labels", labels.shape, f"{name} without its class axis", batch

@@ -77,8 +77,8 @@ _TANH = {
 
 
 def relu(x: jax.Array) -> jax.Array:
-    """max(x, 0), with derivative 0 at 0 as PyTorch's."""
-    return jnp.where(x > 0, x, 0)
+    """max(x, 0), with derivative 0 at 0 as PyTorch's; a NaN stays a NaN."""
+    return jnp.where(x <= 0, 0, x)
 
 
 def log_cosh_and_tanh(e: jax.Array) -> tuple[jax.Array, jax.Array]:
