@@ -11,8 +11,20 @@ from jaxloss.binary import (
     sparsemax_loss,
     squared_hinge_loss,
 )
+from jaxloss.margin import (
+    categorical_hinge_loss,
+    make_fenchel_young_loss,
+    multi_margin_loss,
+    multiclass_hinge_loss,
+    multiclass_perceptron_loss,
+    multiclass_sparsemax_loss,
+    multilabel_margin_loss,
+    multilabel_soft_margin_loss,
+)
 from jaxloss.multiclass import (
+    generalized_cross_entropy,
     nll_loss,
+    poly_loss_cross_entropy,
     safe_softmax_cross_entropy,
     smooth_labels,
     softmax_cross_entropy,
@@ -65,7 +77,17 @@ __all__ = [
     "sparsemax_loss",
     "squared_hinge_loss",
     # multiclass
+    "categorical_hinge_loss",
+    "generalized_cross_entropy",
+    "make_fenchel_young_loss",
+    "multi_margin_loss",
+    "multiclass_hinge_loss",
+    "multiclass_perceptron_loss",
+    "multiclass_sparsemax_loss",
+    "multilabel_margin_loss",
+    "multilabel_soft_margin_loss",
     "nll_loss",
+    "poly_loss_cross_entropy",
     "safe_softmax_cross_entropy",
     "smooth_labels",
     "softmax_cross_entropy",

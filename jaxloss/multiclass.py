@@ -16,7 +16,12 @@ from jaxloss._core.classes import (
     weight_of,
 )
 from jaxloss._core.derivative import pointwise
-from jaxloss._core.numerics import expm1, product
+from jaxloss._core.numerics import (
+    expm1,
+    expm1_ratio,
+    expm1_ratio_slope,
+    product,
+)
 from jaxloss._core.reduction import Reduction, reduce_loss
 from jaxloss._core.softmax import (
     at_label,
@@ -44,20 +49,14 @@ def softmax_cross_entropy(
 ) -> jax.Array:
     """Cross entropy of label distributions and softmax(logits)."""
     checks.check_number("label_smoothing", label_smoothing, minimum=0, maximum=1)
-    logits, axes = checks.class_array("logits", logits, axis)
-    labels = checks.to_array("labels", labels)
-    checks.check_broadcast("labels", labels.shape, "logits", logits.shape)
-    dtype = checks.compute_dtype(logits, labels)
-    labels = jnp.broadcast_to(labels.astype(dtype), logits.shape)
-    logits, classes, keep, weights = mask_classes(
-        logits, axes, where, weights, reduction, dtype
+    logits, labels, axes, classes, keep, weights = _dense_arguments(
+        logits, labels, axis, where, weights, reduction
     )
-    labels = drop(labels, classes, keep, axes)
     labels = _smooth(labels, label_smoothing, classes, axes)
     if class_weights is not None:
-        labels = labels * class_weight_array(class_weights, logits, axes, dtype)
+        labels = labels * class_weight_array(class_weights, logits, axes, labels.dtype)
     loss = soft_cross_entropy(logits, labels, axis=axes)
-    loss = loss + _z_loss(logits, z_loss, axes, dtype)
+    loss = loss + _z_loss(logits, z_loss, axes, labels.dtype)
     return reduce_loss(loss, keep, weights, reduction)
 
 
@@ -217,6 +216,63 @@ def _modulated(h, gamma):
     return value, (factor * (1 + gamma * ratio), product(log_miss, value))
 
 
+def poly_loss_cross_entropy(
+    logits: ArrayLike,
+    labels: ArrayLike,
+    epsilon: ArrayLike = 2.0,
+    axis: int | tuple[int, ...] = -1,
+    where: ArrayLike | None = None,
+    *,
+    weights: ArrayLike | None = None,
+    reduction: Reduction = "none",
+) -> jax.Array:
+    """Cross entropy plus epsilon times the probability of a miss."""
+    logits, labels, axes, _, keep, weights = _dense_arguments(
+        logits, labels, axis, where, weights, reduction
+    )
+    epsilon = checks.scalar("epsilon", epsilon, labels.dtype)
+    miss = -expm1(-surprisals(logits, axis=axes))
+    loss = soft_cross_entropy(logits, labels, axis=axes)
+    loss = loss + epsilon * jnp.sum(labels * miss, axis=axes)
+    return reduce_loss(loss, keep, weights, reduction)
+
+
+def generalized_cross_entropy(
+    logits: ArrayLike,
+    labels: ArrayLike,
+    axis: int = -1,
+    *,
+    q: ArrayLike = 0.7,
+    where: ArrayLike | None = None,
+    weights: ArrayLike | None = None,
+    reduction: Reduction = "none",
+) -> jax.Array:
+    """(1 - p_label^q) / q: cross entropy for q -> 0, the probability of a miss at 1."""
+    checks.check_number("q", q, minimum=0, maximum=1, open_minimum=True)
+    logits, (axis,) = checks.class_array("logits", logits, axis)
+    logits, labels, _, keep, weights, dtype = integer_arguments(
+        "logits", logits, labels, axis, where, weights, reduction, None
+    )
+    q = checks.scalar("q", q, dtype)
+    surprise = surprisal(logits, labels, axis=axis)
+    loss = _generalized(surprise, jnp.broadcast_to(q, surprise.shape))
+    return reduce_loss(loss, keep, weights, reduction)
+
+
+# With the surprisal h = -log p and y = q h:
+#     f = (1 - e^-y)/q = h r(-y),   df/dh = e^-y,   df/dq = -h² r'(-y),
+# r(z) = (e^z - 1)/z. An impossible label, h = inf, costs 1/q.
+@pointwise
+def _generalized(h, q):
+    impossible = jnp.isposinf(h)
+    h = jnp.where(impossible, 0, h)
+    y = q * h
+    value = jnp.where(impossible, 1 / q, h * expm1_ratio(-y))
+    h_slope = jnp.where(impossible, 0, jnp.exp(-y))
+    q_slope = jnp.where(impossible, -1 / (q * q), -h * (h * expm1_ratio_slope(-y)))
+    return value, (h_slope, q_slope)
+
+
 def smooth_labels(
     labels: ArrayLike,
     alpha: ArrayLike,
@@ -243,6 +299,20 @@ def smooth_labels(
         where = jnp.broadcast_to(where, labels.shape)
         count = jnp.sum(where, axis=axes, keepdims=True).astype(labels.dtype)
     return (1 - alpha) * labels + alpha / count
+
+
+def _dense_arguments(logits, labels, axis, where, weights, reduction):
+    """Logits and label distributions of one shape, checked and masked."""
+    logits, axes = checks.class_array("logits", logits, axis)
+    labels = checks.to_array("labels", labels)
+    checks.check_broadcast("labels", labels.shape, "logits", logits.shape)
+    dtype = checks.compute_dtype(logits, labels)
+    labels = jnp.broadcast_to(labels.astype(dtype), logits.shape)
+    logits, classes, keep, weights = mask_classes(
+        logits, axes, where, weights, reduction, dtype
+    )
+    labels = drop(labels, classes, keep, axes)
+    return logits, labels, axes, classes, keep, weights
 
 
 def _smooth(labels, label_smoothing, classes, axes):

@@ -11,8 +11,9 @@ from jaxloss._core.derivative import pointwise
 from jaxloss._core.numerics import (
     LOG_2_PI,
     expm1,
+    expm1_ratio,
+    expm1_ratio_slope,
     log_cosh_and_tanh,
-    power_series,
     product,
     times_difference,
     two_difference,
@@ -242,7 +243,7 @@ def robust_loss(
 # b -> 0 nor a large s is a problem. The derivatives follow:
 #     df/ds = s e^{(a-1)L},
 #     df/dalpha = -φ/2 + b L² ψ(aL)/4 + e^{aL} w²/(1 + w²)/2,
-# with ψ(y) = (y e^y - e^y + 1)/y²; for b < 1 instead
+# with ψ the slope of (e^y - 1)/y; for b < 1 instead
 #     df/db = ((s² + b) u' + u - 1)/(2a) + f/(2a),  u' = -u/2 · (L - w²/(1 + w²)).
 # Its limit for alpha -> -inf is 1 - exp(-s²/2), reached to rounding at -1/eps².
 @pointwise
@@ -269,11 +270,11 @@ def _robust(p, t, alpha, scale):
 
     # alpha <= 1
     y = jnp.where(b < 1, 0, a * log_r2)
-    phi = (log_r2 / 2) * _expm1_ratio(y / 2) * (expm1(y / 2) + 2)
+    phi = (log_r2 / 2) * expm1_ratio(y / 2) * (expm1(y / 2) + 2)
     outer = (b / 2) * phi
     outer_alpha = (
         -phi / 2
-        + b * log_r2 * log_r2 * _psi(y) / 4
+        + b * log_r2 * log_r2 * expm1_ratio_slope(y) / 4
         + jnp.where(b < 1, 0, power(alpha)) * share / 2
     )
     # alpha > 1
@@ -302,28 +303,6 @@ def _robust(p, t, alpha, scale):
         alpha_slope,
         -product(slope, s) / scale,
     )
-
-
-def _psi(y):
-    """(y e^y - e^y + 1)/y² = Σ_k y^k / (k! (k + 2))."""
-    large = jnp.where(jnp.abs(y) < 1, 1, y)
-    return _by_series(
-        [1 / (math.factorial(k) * (k + 2)) for k in range(18)],
-        y,
-        ((large - 1) * jnp.exp(large) + 1) / large / large,
-    )
-
-
-def _expm1_ratio(y):
-    """(e^y - 1)/y = Σ_k y^k / (k + 1)!."""
-    large = jnp.where(jnp.abs(y) < 1, 1, y)
-    terms = [1 / math.factorial(k + 1) for k in range(18)]
-    return _by_series(terms, y, expm1(large) / large)
-
-
-def _by_series(terms, y, otherwise):
-    near = jnp.abs(y) < 1
-    return jnp.where(near, power_series(terms, jnp.where(near, y, 0)), otherwise)
 
 
 def absolute_percentage_error(

@@ -5,6 +5,7 @@ the tests hold the losses to them over the whole range. Every piece is finite wh
 its true value is, and so are its derivatives of all orders, unless it says otherwise.
 """
 
+import math
 from collections.abc import Sequence
 
 import jax
@@ -162,3 +163,23 @@ def expm1(x: jax.Array):
     safe = jnp.where(ordinary, u, 2)
     value = jnp.where(ordinary, (safe - 1) * (x / jnp.log(safe)), u - 1)
     return jnp.where(u == 1, x, value), (jnp.exp(x),)
+
+
+def expm1_ratio(y: jax.Array) -> jax.Array:
+    """(e^y - 1)/y = Σ_k y^k / (k + 1)!, which is 1 at 0."""
+    large = jnp.where(jnp.abs(y) < 1, 1, y)
+    terms = [1 / math.factorial(k + 1) for k in range(18)]
+    return _by_series(terms, y, expm1(large) / large)
+
+
+def expm1_ratio_slope(y: jax.Array) -> jax.Array:
+    """(y e^y - e^y + 1)/y² = Σ_k y^k / (k! (k + 2)), the slope of `expm1_ratio`."""
+    large = jnp.where(jnp.abs(y) < 1, 1, y)
+    terms = [1 / (math.factorial(k) * (k + 2)) for k in range(18)]
+    otherwise = ((large - 1) * jnp.exp(large) + 1) / large / large
+    return _by_series(terms, y, otherwise)
+
+
+def _by_series(terms, y, otherwise):
+    near = jnp.abs(y) < 1
+    return jnp.where(near, power_series(terms, jnp.where(near, y, 0)), otherwise)

@@ -175,8 +175,8 @@ def soft_cross_entropy(
         labels: Real, of the shape of `logits` and the dtype to compute in.
         axis: The class axis or axes, counted from the front.
     """
-    top = maximum(logits, axis)
-    return _soft_cross_entropy(widen(logits), labels, top, axis=axis)
+    top = maximum(logits, axis).astype(labels.dtype)
+    return _soft_cross_entropy(logits.astype(labels.dtype), labels, top, axis=axis)
 
 
 # log Σ_j e^{x_j - m} with m the maximum, near 0 where one class has all the mass: the
