@@ -20,7 +20,63 @@ def sigmoid_binary_cross_entropy(
     weights: ArrayLike | None = None,
     reduction: Reduction = "none",
 ) -> jax.Array:
-    """Binary cross entropy of labels and sigmoid(logits)."""
+    r"""Returns the binary cross entropy of labels and sigmoid(logits).
+
+    Choose it for every yes-or-no output of a network, several independent ones an
+    example included. `binary_cross_entropy` takes probabilities and is less exact,
+    `sigmoid_focal_loss` counts easy examples less.
+
+    With $x$ the logits, $w$ the `pos_weight` (1 if None), $a$ the `label_smoothing` and
+    $y = (1 - a) \cdot \text{labels} + a / 2$:
+
+    $$ w\,y \log(1 + e^{-x}) + (1 - y) \log(1 + e^{x}) $$
+
+    Args:
+        logits: Floating, `[...]`, log-odds.
+        labels: Real, 0, 1 or a probability between them, broadcastable to `logits`.
+        pos_weight: What a positive label counts for, broadcastable to `logits`: `[C]`
+            for C outputs. Negatives over positives balances a rare class; None counts
+            both 1.
+        label_smoothing: In [0, 1], the share of each label that is spread evenly over
+            yes and no, broadcastable to `logits`.
+        where: Boolean mask, broadcastable to the per-example loss; False entries count
+            nowhere ([conventions][]).
+        weights: Real weights, broadcastable to the per-example loss ([conventions][]).
+        reduction: "none" for the per-example losses, "sum" for their weighted sum,
+            "mean" for their weighted mean ([conventions][]).
+
+    Returns:
+        `[...]`, in nats, at least 0 for labels in [0, 1]; a scalar if reduced.
+
+    Gradient:
+        With $p = 1 / (1 + e^{-x})$: $(1 - y)\,p - w\,y\,(1 - p)$ for `logits`, which is
+        $p - y$ at $w = 1$. `labels`, `pos_weight` and `label_smoothing` receive theirs
+        too, all smooth.
+
+    Numerics:
+        Computes in float32, or float64 if an input is float64; time and memory are
+        linear in the number of elements. An empty or fully masked input has sum and
+        mean 0. Value and gradient keep their digits down to the smallest float. A logit
+        of inf or -inf costs 0 with gradient 0 where the label agrees, else inf with
+        gradient 1 or -1 (times the label's weight).
+
+    Raises:
+        TypeError: If an input is not real, `logits` not floating, or `where` not
+            boolean.
+        ValueError: If an input does not broadcast to `logits`, `label_smoothing` lies
+            outside [0, 1], or `reduction` is unknown.
+
+    Example:
+        >>> import jaxloss as jl
+        >>> loss = jl.sigmoid_binary_cross_entropy([0.0, 2.0, -1000.0], [1.0, 0.0, 0.0])
+        >>> [f"{x:.4f}" for x in loss]
+        ['0.6931', '2.1269', '0.0000']
+
+    References:
+        Christopher M. Bishop, "Pattern Recognition and Machine Learning", 2006,
+        equation 4.90,
+        https://www.microsoft.com/en-us/research/people/cmbishop/prml-book/
+    """
     checks.check_number("label_smoothing", label_smoothing, minimum=0, maximum=1)
     (x, y, weight, smoothing), keep, weights = _arguments(
         where,
@@ -66,7 +122,55 @@ def binary_cross_entropy(
     weights: ArrayLike | None = None,
     reduction: Reduction = "none",
 ) -> jax.Array:
-    """Binary cross entropy of labels and probabilities."""
+    r"""Returns the binary cross entropy of labels and probabilities.
+
+    Choose it only where the logits are out of reach: `sigmoid_binary_cross_entropy`
+    takes those, and keeps the digits that a probability near 1 has lost.
+
+    With $p$ the probabilities and $y$ the labels:
+
+    $$ -y \log(p) - (1 - y) \log(1 - p), \qquad \log(0) = -100 $$
+
+    Args:
+        probabilities: Floating, `[...]`, in [0, 1].
+        labels: Real, 0, 1 or a probability between them, broadcastable to
+            `probabilities`.
+        where: Boolean mask, broadcastable to the per-example loss; False entries count
+            nowhere ([conventions][]).
+        weights: Real weights, broadcastable to the per-example loss ([conventions][]).
+        reduction: "none" for the per-example losses, "sum" for their weighted sum,
+            "mean" for their weighted mean ([conventions][]).
+
+    Returns:
+        `[...]`, in nats, at least 0 for labels in [0, 1]; a scalar if reduced.
+
+    Gradient:
+        $(1 - y) / (1 - p) - y / p$ for `probabilities`, $\log(1 - p) - \log(p)$ for
+        `labels`. At $p = 0$ and $p = 1$ the slope is $(p - y) / 10^{-12}$, as in
+        PyTorch, which uses that divisor for every $p$ below $10^{-12}$.
+
+    Numerics:
+        Computes in float32, or float64 if an input is float64; time and memory are
+        linear in the number of elements. An empty or fully masked input has sum and
+        mean 0. A wrong certainty costs 100, not inf. Outside [0, 1] a probability gives
+        NaN, and raises under `checkify`.
+
+    Raises:
+        TypeError: If an input is not real, `probabilities` not floating, or `where` not
+            boolean.
+        ValueError: If an input does not broadcast to `probabilities` or `reduction` is
+            unknown.
+
+    Example:
+        >>> import jaxloss as jl
+        >>> loss = jl.binary_cross_entropy([0.5, 0.75, 0.0], [1.0, 0.0, 1.0])
+        >>> [f"{x:.3f}" for x in loss]
+        ['0.693', '1.386', '100.000']
+
+    References:
+        PyTorch, "torch.nn.BCELoss",
+        https://docs.pytorch.org/docs/stable/generated/torch.nn.BCELoss.html
+    """
     (p, y), keep, weights = _arguments(
         where, weights, reduction, probabilities=probabilities, labels=labels
     )
@@ -98,7 +202,62 @@ def sigmoid_focal_loss(
     weights: ArrayLike | None = None,
     reduction: Reduction = "none",
 ) -> jax.Array:
-    """Focal loss (1 - p_t)^gamma · cross entropy on sigmoid(logits)."""
+    r"""Returns the focal loss of sigmoid(logits), which counts easy examples less.
+
+    Choose it over `sigmoid_binary_cross_entropy`, which it is at gamma 0, where easy
+    negatives outnumber everything else, as in dense object detection.
+
+    With $p = 1 / (1 + e^{-x})$ at the logits $x$, $y$ the labels,
+    $p_t = y\,p + (1 - y)(1 - p)$ and $\ell$ their binary cross entropy:
+
+    $$ (\alpha\,y + (1 - \alpha)(1 - y)) \, (1 - p_t)^{\gamma} \, \ell $$
+
+    Args:
+        logits: Floating, `[...]`, log-odds.
+        labels: Real, 0, 1 or a probability between them, broadcastable to `logits`.
+        alpha: $\alpha$ in [0, 1], the weight of the positive class against
+            $1 - \alpha$, broadcastable to `logits`. None, as in optax, leaves the
+            factor out.
+        gamma: $\gamma \ge 0$, how much less the easy examples count, broadcastable to
+            `logits`. 2.0 as in the paper.
+        where: Boolean mask, broadcastable to the per-example loss; False entries count
+            nowhere ([conventions][]).
+        weights: Real weights, broadcastable to the per-example loss ([conventions][]).
+        reduction: "none" for the per-example losses, "sum" for their weighted sum,
+            "mean" for their weighted mean ([conventions][]).
+
+    Returns:
+        `[...]`, in nats, at least 0 for labels in [0, 1]; a scalar if reduced.
+
+    Gradient:
+        For `logits` at a hard label, but for the factor of `alpha`,
+        $\pm(1 - p_t)^{\gamma} (\gamma\,p_t \log(p_t) - (1 - p_t))$, plus for label 1
+        and minus for label 0. `labels`, `alpha` and `gamma` receive theirs too, all
+        smooth.
+
+    Numerics:
+        Computes in float32, or float64 if an input is float64; time and memory are
+        linear in the number of elements. An empty or fully masked input has sum and
+        mean 0. $1 - p_t$ is formed without a difference, so that the loss of a
+        well-classified example keeps its digits, and every gamma has finite derivatives
+        for finite logits.
+
+    Raises:
+        TypeError: If an input is not real, `logits` not floating, or `where` not
+            boolean.
+        ValueError: If an input does not broadcast to `logits`, `alpha` lies outside [0,
+            1], `gamma` is negative, or `reduction` is unknown.
+
+    Example:
+        >>> import jaxloss as jl
+        >>> [f"{x:.4f}" for x in jl.sigmoid_focal_loss([0.0, 2.0], [1.0, 1.0])]
+        ['0.1733', '0.0018']
+
+    References:
+        Tsung-Yi Lin, Priya Goyal, Ross Girshick, Kaiming He and Piotr Dollár, "Focal
+        Loss for Dense Object Detection", 2017, equations 4 and 5,
+        https://arxiv.org/abs/1708.02002
+    """
     checks.check_number("gamma", gamma, minimum=0)
     balance = {} if alpha is None else {"alpha": alpha}
     if alpha is not None:
@@ -179,7 +338,53 @@ def hinge_loss(
     weights: ArrayLike | None = None,
     reduction: Reduction = "none",
 ) -> jax.Array:
-    """Hinge loss max(0, 1 - targets · predictor_outputs), targets ±1."""
+    r"""Returns the hinge loss of scores for targets of plus and minus one.
+
+    Choose it for the margin of a support vector machine; `squared_hinge_loss` is
+    smooth, `soft_margin_loss` never stops pushing, `perceptron_loss` asks for no
+    margin.
+
+    $$ \max(0,\; 1 - \text{targets} \cdot \text{outputs}) $$
+
+    Args:
+        predictor_outputs: Floating, `[...]`, scores whose sign is the decision.
+        targets: Real, -1 or 1, broadcastable to `predictor_outputs`. Targets of 0 and 1
+            are an error: convert them with `2 * labels - 1`.
+        where: Boolean mask, broadcastable to the per-example loss; False entries count
+            nowhere ([conventions][]).
+        weights: Real weights, broadcastable to the per-example loss ([conventions][]).
+        reduction: "none" for the per-example losses, "sum" for their weighted sum,
+            "mean" for their weighted mean ([conventions][]).
+
+    Returns:
+        `[...]`, at least 0; a scalar if reduced.
+
+    Gradient:
+        $-\text{targets}$ for `predictor_outputs` and $-\text{outputs}$ for `targets`
+        where the loss is positive, 0 elsewhere, the kink included.
+
+    Numerics:
+        Computes in float32, or float64 if an input is float64; time and memory are
+        linear in the number of elements. An empty or fully masked input has sum and
+        mean 0. A score of inf costs 0 or inf, by its sign. Targets other than -1 and 1
+        raise under `checkify` alone: the formula takes them as they are, and 0 gives a
+        constant 1.
+
+    Raises:
+        TypeError: If an input is not real, `predictor_outputs` not floating, or `where`
+            not boolean.
+        ValueError: If an input does not broadcast to `predictor_outputs` or `reduction`
+            is unknown.
+
+    Example:
+        >>> import jaxloss as jl
+        >>> print(jl.hinge_loss([0.25, 2.0, 2.0], [1, 1, -1]))
+        [0.75 0.   3.  ]
+
+    References:
+        Corinna Cortes and Vladimir Vapnik, "Support-Vector Networks", 1995,
+        https://doi.org/10.1007/BF00994018
+    """
     (x, t), keep, weights = _signed(
         predictor_outputs, targets, where, weights, reduction
     )
@@ -194,7 +399,54 @@ def squared_hinge_loss(
     weights: ArrayLike | None = None,
     reduction: Reduction = "none",
 ) -> jax.Array:
-    """Squared hinge loss max(0, 1 - targets · predictor_outputs)², targets ±1."""
+    r"""Returns the square of the hinge loss for targets of plus and minus one.
+
+    Choose it over `hinge_loss` where the gradient should be continuous and large
+    violations should count more.
+
+    $$ \max(0,\; 1 - \text{targets} \cdot \text{outputs})^2 $$
+
+    Args:
+        predictor_outputs: Floating, `[...]`, scores whose sign is the decision.
+        targets: Real, -1 or 1, broadcastable to `predictor_outputs`. Targets of 0 and 1
+            are an error: convert them with `2 * labels - 1`.
+        where: Boolean mask, broadcastable to the per-example loss; False entries count
+            nowhere ([conventions][]).
+        weights: Real weights, broadcastable to the per-example loss ([conventions][]).
+        reduction: "none" for the per-example losses, "sum" for their weighted sum,
+            "mean" for their weighted mean ([conventions][]).
+
+    Returns:
+        `[...]`, at least 0; a scalar if reduced.
+
+    Gradient:
+        With $h$ the hinge loss, $-2h \cdot \text{targets}$ for `predictor_outputs` and
+        $-2h \cdot \text{outputs}$ for `targets`; continuous, so that there is no kink
+        to decide.
+
+    Numerics:
+        Computes in float32, or float64 if an input is float64; time and memory are
+        linear in the number of elements. An empty or fully masked input has sum and
+        mean 0. The square overflows to inf beyond scores of 1.8e19 in float32. Targets
+        other than -1 and 1 raise under `checkify` alone: the formula takes them as they
+        are, and 0 gives a constant 1.
+
+    Raises:
+        TypeError: If an input is not real, `predictor_outputs` not floating, or `where`
+            not boolean.
+        ValueError: If an input does not broadcast to `predictor_outputs` or `reduction`
+            is unknown.
+
+    Example:
+        >>> import jaxloss as jl
+        >>> print(jl.squared_hinge_loss([0.5, 2.0, 2.0], [1, 1, -1]))
+        [0.25 0.   9.  ]
+
+    References:
+        Kai-Wei Chang, Cho-Jui Hsieh and Chih-Jen Lin, "Coordinate Descent Method for
+        Large-scale L2-loss Linear Support Vector Machines", 2008,
+        https://www.jmlr.org/papers/v9/chang08a.html
+    """
     (x, t), keep, weights = _signed(
         predictor_outputs, targets, where, weights, reduction
     )
@@ -210,7 +462,54 @@ def soft_margin_loss(
     weights: ArrayLike | None = None,
     reduction: Reduction = "none",
 ) -> jax.Array:
-    """Logistic loss log(1 + exp(-targets · predictor_outputs)), targets ±1."""
+    r"""Returns the logistic loss of scores for targets of plus and minus one.
+
+    Choose it over `hinge_loss` for a smooth loss that also gives probabilities. It is
+    `sigmoid_binary_cross_entropy` for those who write their labels as -1 and 1.
+
+    $$ \log(1 + \exp(-\text{targets} \cdot \text{outputs})) $$
+
+    Args:
+        predictor_outputs: Floating, `[...]`, log-odds.
+        targets: Real, -1 or 1, broadcastable to `predictor_outputs`. Targets of 0 and 1
+            are an error: convert them with `2 * labels - 1`.
+        where: Boolean mask, broadcastable to the per-example loss; False entries count
+            nowhere ([conventions][]).
+        weights: Real weights, broadcastable to the per-example loss ([conventions][]).
+        reduction: "none" for the per-example losses, "sum" for their weighted sum,
+            "mean" for their weighted mean ([conventions][]).
+
+    Returns:
+        `[...]`, in nats, at least 0; a scalar if reduced.
+
+    Gradient:
+        With $\sigma = 1 / (1 + \exp(\text{targets} \cdot \text{outputs}))$,
+        $-\sigma \cdot \text{targets}$ for `predictor_outputs` and
+        $-\sigma \cdot \text{outputs}$ for `targets`; smooth everywhere.
+
+    Numerics:
+        Computes in float32, or float64 if an input is float64; time and memory are
+        linear in the number of elements. An empty or fully masked input has sum and
+        mean 0. No exponential overflows, and small losses keep their digits. Targets
+        other than -1 and 1 raise under `checkify` alone: the formula takes them as they
+        are, and 0 gives a constant $\log 2$.
+
+    Raises:
+        TypeError: If an input is not real, `predictor_outputs` not floating, or `where`
+            not boolean.
+        ValueError: If an input does not broadcast to `predictor_outputs` or `reduction`
+            is unknown.
+
+    Example:
+        >>> import jaxloss as jl
+        >>> [f"{x:.3f}" for x in jl.soft_margin_loss([0.0, 1.0, 100.0], [1, 1, -1])]
+        ['0.693', '0.313', '100.000']
+
+    References:
+        Jerome Friedman, Trevor Hastie and Robert Tibshirani, "Additive logistic
+        regression: a statistical view of boosting", 2000,
+        https://doi.org/10.1214/aos/1016218223
+    """
     (x, t), keep, weights = _signed(
         predictor_outputs, targets, where, weights, reduction
     )
@@ -225,7 +524,53 @@ def perceptron_loss(
     weights: ArrayLike | None = None,
     reduction: Reduction = "none",
 ) -> jax.Array:
-    """Perceptron loss max(0, -targets · predictor_outputs), targets ±1."""
+    r"""Returns the perceptron loss of scores for targets of plus and minus one.
+
+    Choose it where the right sign is enough; `hinge_loss` also asks for a margin.
+
+    $$ \max(0,\; -\text{targets} \cdot \text{outputs}) $$
+
+    Args:
+        predictor_outputs: Floating, `[...]`, scores whose sign is the decision.
+        targets: Real, -1 or 1, broadcastable to `predictor_outputs`. Targets of 0 and 1
+            are an error: convert them with `2 * labels - 1`.
+        where: Boolean mask, broadcastable to the per-example loss; False entries count
+            nowhere ([conventions][]).
+        weights: Real weights, broadcastable to the per-example loss ([conventions][]).
+        reduction: "none" for the per-example losses, "sum" for their weighted sum,
+            "mean" for their weighted mean ([conventions][]).
+
+    Returns:
+        `[...]`, at least 0; a scalar if reduced.
+
+    Gradient:
+        $-\text{targets}$ for `predictor_outputs` and $-\text{outputs}$ for `targets`
+        where the loss is positive, 0 elsewhere, the kink at a score of 0 included: a
+        model whose scores all start at 0 does not move.
+
+    Numerics:
+        Computes in float32, or float64 if an input is float64; time and memory are
+        linear in the number of elements. An empty or fully masked input has sum and
+        mean 0. A score of inf costs 0 or inf, by its sign. Targets other than -1 and 1
+        raise under `checkify` alone: the formula takes them as they are, and 0 gives a
+        constant 0.
+
+    Raises:
+        TypeError: If an input is not real, `predictor_outputs` not floating, or `where`
+            not boolean.
+        ValueError: If an input does not broadcast to `predictor_outputs` or `reduction`
+            is unknown.
+
+    Example:
+        >>> import jaxloss as jl
+        >>> print(jl.perceptron_loss([0.25, 2.0, -2.0], [1, -1, 1]))
+        [0. 2. 2.]
+
+    References:
+        Christopher M. Bishop, "Pattern Recognition and Machine Learning", 2006,
+        equation 4.54,
+        https://www.microsoft.com/en-us/research/people/cmbishop/prml-book/
+    """
     (x, t), keep, weights = _signed(
         predictor_outputs, targets, where, weights, reduction
     )
@@ -240,7 +585,59 @@ def sparsemax_loss(
     weights: ArrayLike | None = None,
     reduction: Reduction = "none",
 ) -> jax.Array:
-    """Binary sparsemax loss, labels 0 or 1."""
+    r"""Returns the binary sparsemax loss for labels of zero and one.
+
+    Choose it over `sigmoid_binary_cross_entropy` where a clear decision should cost
+    exactly 0 and probabilities of exactly 0 and 1 are wanted.
+
+    With $z$ the logit at label 0 and its negative at label 1:
+
+    $$
+    \begin{cases}
+    0 & z \le -1 \\
+    (z + 1)^2 / 4 & -1 < z < 1 \\
+    z & z \ge 1
+    \end{cases}
+    $$
+
+    Args:
+        logits: Floating, `[...]`, scores whose sign is the decision.
+        labels: Real, integer or boolean, 0 or 1, broadcastable to `logits`.
+        where: Boolean mask, broadcastable to the per-example loss; False entries count
+            nowhere ([conventions][]).
+        weights: Real weights, broadcastable to the per-example loss ([conventions][]).
+        reduction: "none" for the per-example losses, "sum" for their weighted sum,
+            "mean" for their weighted mean ([conventions][]).
+
+    Returns:
+        `[...]`, at least 0; a scalar if reduced.
+
+    Gradient:
+        $\max(0, \min((z + 1) / 2, 1))$ for `logits`, negative at label 1; continuous,
+        so that there is no kink to decide. `labels` choose the branch and receive 0.
+
+    Numerics:
+        Computes in float32, or float64 if an input is float64; time and memory are
+        linear in the number of elements. An empty or fully masked input has sum and
+        mean 0. A logit of inf or -inf costs 0 or inf. A label other than 0 and 1 gives
+        NaN, and raises under `checkify`.
+
+    Raises:
+        TypeError: If an input is not real, `logits` not floating, or `where` not
+            boolean.
+        ValueError: If an input does not broadcast to `logits` or `reduction` is
+            unknown.
+
+    Example:
+        >>> import jaxloss as jl
+        >>> print(jl.sparsemax_loss([0.0, 2.0, 2.0], [1, 1, 0]))
+        [0.25 0.   2.  ]
+
+    References:
+        André F. T. Martins and Ramón F. Astudillo, "From Softmax to Sparsemax: A Sparse
+        Model of Attention and Multi-Label Classification", 2016,
+        https://arxiv.org/abs/1602.02068
+    """
     (x, y), keep, weights = _arguments(
         where, weights, reduction, logits=logits, labels=labels
     )
@@ -267,7 +664,62 @@ def hinge_embedding_loss(
     weights: ArrayLike | None = None,
     reduction: Reduction = "none",
 ) -> jax.Array:
-    """The distance of a pair that belongs together, else max(0, margin - distance)."""
+    r"""Returns the distance of a pair that belongs together, else what it lacks to a
+    margin.
+
+    Choose it to train embeddings from pairs that are marked alike or different, with a
+    distance of your own.
+
+    With $d$ the distances:
+
+    $$
+    \begin{cases}
+    d & \text{targets} = 1 \\
+    \max(0,\; \text{margin} - d) & \text{targets} = -1
+    \end{cases}
+    $$
+
+    Args:
+        distances: Floating, `[...]`, in any unit.
+        targets: Real, 1 for a pair that belongs together and -1 for one that does not,
+            broadcastable to `distances`. Targets of 0 and 1 are an error.
+        margin: The distance at which a pair is far enough apart, in the unit of the
+            distances and broadcastable to them. 1.0 as in PyTorch.
+        where: Boolean mask, broadcastable to the per-example loss; False entries count
+            nowhere ([conventions][]).
+        weights: Real weights, broadcastable to the per-example loss ([conventions][]).
+        reduction: "none" for the per-example losses, "sum" for their weighted sum,
+            "mean" for their weighted mean ([conventions][]).
+
+    Returns:
+        `[...]`, at least 0 for distances that are; a scalar if reduced.
+
+    Gradient:
+        1 for `distances` at target 1; -1 for them and 1 for `margin` at target -1 up to
+        the margin, the margin itself included as in PyTorch, 0 beyond. `targets` choose
+        the branch and receive 0.
+
+    Numerics:
+        Computes in float32, or float64 if an input is float64; time and memory are
+        linear in the number of elements. An empty or fully masked input has sum and
+        mean 0. An infinite distance costs inf at target 1 and 0 at -1. A target other
+        than -1 and 1 gives NaN, and raises under `checkify`.
+
+    Raises:
+        TypeError: If an input is not real, `distances` not floating, or `where` not
+            boolean.
+        ValueError: If an input does not broadcast to `distances` or `reduction` is
+            unknown.
+
+    Example:
+        >>> import jaxloss as jl
+        >>> print(jl.hinge_embedding_loss([0.25, 0.25, 2.0], [1, -1, -1]))
+        [0.25 0.75 0.  ]
+
+    References:
+        PyTorch, "torch.nn.HingeEmbeddingLoss",
+        https://docs.pytorch.org/docs/stable/generated/torch.nn.HingeEmbeddingLoss.html
+    """
     (x, t, margin), keep, weights = _arguments(
         where, weights, reduction, distances=distances, targets=targets, margin=margin
     )

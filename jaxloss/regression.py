@@ -29,7 +29,53 @@ def squared_error(
     weights: ArrayLike | None = None,
     reduction: Reduction = "none",
 ) -> jax.Array:
-    """Squared error e²."""
+    r"""Returns the squared error of each prediction.
+
+    Choose it where one large error is worse than many small ones. `l2_loss` is half of
+    it, `huber_loss` and `absolute_error` follow outliers less.
+
+    With $e = \text{predictions} - \text{targets}$:
+
+    $$ e^2 $$
+
+    Args:
+        predictions: Floating, `[...]`, in any unit.
+        targets: Real, in the same unit, broadcastable to `predictions`. None, as in
+            optax, stands for zeros.
+        where: Boolean mask, broadcastable to the per-example loss; False entries count
+            nowhere ([conventions][]).
+        weights: Real weights, broadcastable to the per-example loss ([conventions][]).
+        reduction: "none" for the per-example losses, "sum" for their weighted sum,
+            "mean" for their weighted mean ([conventions][]).
+
+    Returns:
+        `[...]`, at least 0, in the squared unit; a scalar if reduced.
+
+    Gradient:
+        $2e$ for `predictions`, $-2e$ for `targets`; smooth everywhere.
+
+    Numerics:
+        Computes in float32, or float64 if an input is float64; time and memory are
+        linear in the number of elements. An empty or fully masked input has sum and
+        mean 0. The square overflows to inf beyond errors of 1.8e19 in float32, the
+        gradient does not. Equal infinities give NaN.
+
+    Raises:
+        TypeError: If an input is not real, `predictions` not floating, or `where` not
+            boolean.
+        ValueError: If an input does not broadcast to `predictions` or `reduction` is
+            unknown.
+
+    Example:
+        >>> import jaxloss as jl
+        >>> print(jl.squared_error([1.0, 2.5], [1.0, 1.0]))
+        [0.   2.25]
+
+    References:
+        Trevor Hastie, Robert Tibshirani and Jerome Friedman, "The Elements of
+        Statistical Learning", 2nd edition, 2009, section 10.6,
+        https://hastie.su.domains/ElemStatLearn/
+    """
     (e,), keep, weights = _errors(predictions, targets, where, weights, reduction)
     return reduce_loss(e * e, keep, weights, reduction)
 
@@ -42,7 +88,52 @@ def l2_loss(
     weights: ArrayLike | None = None,
     reduction: Reduction = "none",
 ) -> jax.Array:
-    """Half the squared error, e²/2, whose gradient is e."""
+    r"""Returns half the squared error of each prediction.
+
+    Choose it over `squared_error` where the gradient should be the error itself, as in
+    optax and in the textbooks on linear models.
+
+    With $e = \text{predictions} - \text{targets}$:
+
+    $$ e^2 / 2 $$
+
+    Args:
+        predictions: Floating, `[...]`, in any unit.
+        targets: Real, in the same unit, broadcastable to `predictions`. None, as in
+            optax, stands for zeros.
+        where: Boolean mask, broadcastable to the per-example loss; False entries count
+            nowhere ([conventions][]).
+        weights: Real weights, broadcastable to the per-example loss ([conventions][]).
+        reduction: "none" for the per-example losses, "sum" for their weighted sum,
+            "mean" for their weighted mean ([conventions][]).
+
+    Returns:
+        `[...]`, at least 0, in the squared unit; a scalar if reduced.
+
+    Gradient:
+        $e$ for `predictions`, $-e$ for `targets`; smooth everywhere.
+
+    Numerics:
+        Computes in float32, or float64 if an input is float64; time and memory are
+        linear in the number of elements. An empty or fully masked input has sum and
+        mean 0. The square overflows to inf beyond errors of 2.6e19 in float32, the
+        gradient does not. Equal infinities give NaN.
+
+    Raises:
+        TypeError: If an input is not real, `predictions` not floating, or `where` not
+            boolean.
+        ValueError: If an input does not broadcast to `predictions` or `reduction` is
+            unknown.
+
+    Example:
+        >>> import jaxloss as jl
+        >>> print(jl.l2_loss([1.0, 2.5], [1.0, 1.0]))
+        [0.    1.125]
+
+    References:
+        Christopher M. Bishop, "Pattern Recognition and Machine Learning", 2006, section
+        1.5.5, https://www.microsoft.com/en-us/research/people/cmbishop/prml-book/
+    """
     (e,), keep, weights = _errors(predictions, targets, where, weights, reduction)
     return reduce_loss((0.5 * e) * e, keep, weights, reduction)
 
@@ -55,7 +146,54 @@ def absolute_error(
     weights: ArrayLike | None = None,
     reduction: Reduction = "none",
 ) -> jax.Array:
-    """Absolute error abs(e)."""
+    r"""Returns the absolute error of each prediction.
+
+    Choose it over `squared_error` where outliers should not decide the fit: its minimum
+    is the median of the targets. `huber_loss` and `charbonnier_loss` are smooth near 0.
+
+    With $e = \text{predictions} - \text{targets}$:
+
+    $$ |e| $$
+
+    Args:
+        predictions: Floating, `[...]`, in any unit.
+        targets: Real, in the same unit, broadcastable to `predictions`. None, as in
+            optax, stands for zeros.
+        where: Boolean mask, broadcastable to the per-example loss; False entries count
+            nowhere ([conventions][]).
+        weights: Real weights, broadcastable to the per-example loss ([conventions][]).
+        reduction: "none" for the per-example losses, "sum" for their weighted sum,
+            "mean" for their weighted mean ([conventions][]).
+
+    Returns:
+        `[...]`, at least 0, in the unit of the error; a scalar if reduced.
+
+    Gradient:
+        $\operatorname{sign}(e)$ for `predictions`, its negative for `targets`; 0 at
+        $e = 0$, as in PyTorch.
+
+    Numerics:
+        Computes in float32, or float64 if an input is float64; time and memory are
+        linear in the number of elements. An empty or fully masked input has sum and
+        mean 0. Infinite errors give inf with a gradient of 1 or -1, equal infinities
+        NaN.
+
+    Raises:
+        TypeError: If an input is not real, `predictions` not floating, or `where` not
+            boolean.
+        ValueError: If an input does not broadcast to `predictions` or `reduction` is
+            unknown.
+
+    Example:
+        >>> import jaxloss as jl
+        >>> print(jl.absolute_error([1.0, -2.5], [1.0, 1.0]))
+        [0.  3.5]
+
+    References:
+        Trevor Hastie, Robert Tibshirani and Jerome Friedman, "The Elements of
+        Statistical Learning", 2nd edition, 2009, section 10.6,
+        https://hastie.su.domains/ElemStatLearn/
+    """
     (e,), keep, weights = _errors(predictions, targets, where, weights, reduction)
     return reduce_loss(jnp.abs(e), keep, weights, reduction)
 
@@ -69,7 +207,63 @@ def huber_loss(
     weights: ArrayLike | None = None,
     reduction: Reduction = "none",
 ) -> jax.Array:
-    """Huber's loss: e²/2 within delta, delta (abs(e) - delta/2) beyond."""
+    r"""Returns Huber's loss, quadratic up to an error of delta and linear beyond.
+
+    Choose it over `squared_error` where a few targets are far off. `smooth_l1_loss` is
+    this loss over delta, `log_cosh` is smooth to every order.
+
+    With $e = \text{predictions} - \text{targets}$:
+
+    $$
+    \begin{cases}
+    e^2 / 2 & |e| \le \delta \\
+    \delta\,(|e| - \delta / 2) & |e| > \delta
+    \end{cases}
+    $$
+
+    Args:
+        predictions: Floating, `[...]`, in any unit.
+        targets: Real, in the same unit, broadcastable to `predictions`. None, as in
+            optax, stands for zeros.
+        delta: $\delta \ge 0$, the error at which the line begins, broadcastable to
+            `predictions`. 1.0 as in optax and PyTorch; choose it near the size of the
+            errors that are still noise.
+        where: Boolean mask, broadcastable to the per-example loss; False entries count
+            nowhere ([conventions][]).
+        weights: Real weights, broadcastable to the per-example loss ([conventions][]).
+        reduction: "none" for the per-example losses, "sum" for their weighted sum,
+            "mean" for their weighted mean ([conventions][]).
+
+    Returns:
+        `[...]`, at least 0, in the squared unit; a scalar if reduced.
+
+    Gradient:
+        $\max(-\delta, \min(e, \delta))$ for `predictions`, its negative for `targets`,
+        $\max(|e| - \delta, 0)$ for `delta`; continuous, so that there is no kink to
+        decide.
+
+    Numerics:
+        Computes in float32, or float64 if an input is float64; time and memory are
+        linear in the number of elements. An empty or fully masked input has sum and
+        mean 0. Neither branch squares an error that the other one takes: nothing
+        overflows before the loss itself does. Infinite errors give inf and a gradient
+        of $\pm\delta$.
+
+    Raises:
+        TypeError: If an input is not real, `predictions` not floating, or `where` not
+            boolean.
+        ValueError: If an input does not broadcast to `predictions`, `delta` is
+            negative, or `reduction` is unknown.
+
+    Example:
+        >>> import jaxloss as jl
+        >>> print(jl.huber_loss([0.5, 3.0], [0.0, 0.0], delta=1.0))
+        [0.125 2.5  ]
+
+    References:
+        Peter J. Huber, "Robust Estimation of a Location Parameter", 1964,
+        https://doi.org/10.1214/aoms/1177703732
+    """
     checks.check_number("delta", delta, minimum=0)
     inputs, keep, weights = _arguments(
         predictions, targets, where, weights, reduction, delta=delta
@@ -99,7 +293,60 @@ def smooth_l1_loss(
     weights: ArrayLike | None = None,
     reduction: Reduction = "none",
 ) -> jax.Array:
-    """Smooth L1: e²/(2 beta) within beta, abs(e) - beta/2 beyond."""
+    r"""Returns the smooth L1 loss, which is Huber's loss over beta.
+
+    Choose it over `huber_loss` where the slope of large errors should stay 1 whatever
+    the width of the parabola, as in box regression. At beta 0 it is `absolute_error`.
+
+    With $e = \text{predictions} - \text{targets}$:
+
+    $$
+    \begin{cases}
+    e^2 / (2 \beta) & |e| < \beta \\
+    |e| - \beta / 2 & |e| \ge \beta
+    \end{cases}
+    $$
+
+    Args:
+        predictions: Floating, `[...]`, in any unit.
+        targets: Real, in the same unit, broadcastable to `predictions`. None stands for
+            zeros.
+        beta: $\beta \ge 0$, the error at which the line begins, broadcastable to
+            `predictions`. 1.0 as in PyTorch and in Fast R-CNN.
+        where: Boolean mask, broadcastable to the per-example loss; False entries count
+            nowhere ([conventions][]).
+        weights: Real weights, broadcastable to the per-example loss ([conventions][]).
+        reduction: "none" for the per-example losses, "sum" for their weighted sum,
+            "mean" for their weighted mean ([conventions][]).
+
+    Returns:
+        `[...]`, at least 0, in the unit of the error; a scalar if reduced.
+
+    Gradient:
+        $\max(-1, \min(e / \beta, 1))$ for `predictions`, its negative for `targets`,
+        $-\min(e^2 / \beta^2, 1) / 2$ for `beta`. At `beta` 0 and $e = 0$ the slope is
+        0.
+
+    Numerics:
+        Computes in float32, or float64 if an input is float64; time and memory are
+        linear in the number of elements. An empty or fully masked input has sum and
+        mean 0. The parabola is formed as $(e / \beta)\,e$, which a tiny `beta` does not
+        overflow. Infinite errors give inf and a gradient of 1 or -1.
+
+    Raises:
+        TypeError: If an input is not real, `predictions` not floating, or `where` not
+            boolean.
+        ValueError: If an input does not broadcast to `predictions`, `beta` is negative,
+            or `reduction` is unknown.
+
+    Example:
+        >>> import jaxloss as jl
+        >>> print(jl.smooth_l1_loss([0.5, 3.0], [0.0, 0.0], beta=2.0))
+        [0.0625 2.    ]
+
+    References:
+        Ross Girshick, "Fast R-CNN", 2015, equation 3, https://arxiv.org/abs/1504.08083
+    """
     checks.check_number("beta", beta, minimum=0)
     (e, beta), keep, weights = _errors(
         predictions, targets, where, weights, reduction, beta=beta
@@ -125,7 +372,55 @@ def log_cosh(
     weights: ArrayLike | None = None,
     reduction: Reduction = "none",
 ) -> jax.Array:
-    """log(cosh(e)): e²/2 near zero, abs(e) - log 2 far from it."""
+    r"""Returns the logarithm of the hyperbolic cosine of each error.
+
+    Choose it over `huber_loss` where the second derivative should be continuous, as for
+    Newton's method: it is $e^2 / 2$ near 0 and $|e| - \log 2$ far from it, without a
+    width to set.
+
+    With $e = \text{predictions} - \text{targets}$:
+
+    $$ \log(\cosh(e)) $$
+
+    Args:
+        predictions: Floating, `[...]`, in a unit in which typical errors are near 1.
+        targets: Real, in the same unit, broadcastable to `predictions`. None, as in
+            optax, stands for zeros.
+        where: Boolean mask, broadcastable to the per-example loss; False entries count
+            nowhere ([conventions][]).
+        weights: Real weights, broadcastable to the per-example loss ([conventions][]).
+        reduction: "none" for the per-example losses, "sum" for their weighted sum,
+            "mean" for their weighted mean ([conventions][]).
+
+    Returns:
+        `[...]`, at least 0; a scalar if reduced.
+
+    Gradient:
+        $\tanh(e)$ for `predictions`, its negative for `targets`; smooth everywhere.
+
+    Numerics:
+        Computes in float32, or float64 if an input is float64; time and memory are
+        linear in the number of elements. An empty or fully masked input has sum and
+        mean 0. Value and gradient keep their digits for tiny errors, where the textbook
+        form cancels, and never overflow before $|e|$ does. Infinite errors give inf and
+        a gradient of 1 or -1.
+
+    Raises:
+        TypeError: If an input is not real, `predictions` not floating, or `where` not
+            boolean.
+        ValueError: If an input does not broadcast to `predictions` or `reduction` is
+            unknown.
+
+    Example:
+        >>> import jaxloss as jl
+        >>> [f"{x:.3f}" for x in jl.log_cosh([0.0, 1.0, -100.0])]
+        ['0.000', '0.434', '99.307']
+
+    References:
+        Pengfei Chen, Guangyong Chen and Shengyu Zhang, "Log Hyperbolic Cosine Loss
+        Improves Variational Auto-Encoder", 2018,
+        https://openreview.net/forum?id=rkglvsC9Ym
+    """
     (e,), keep, weights = _errors(predictions, targets, where, weights, reduction)
     return reduce_loss(_log_cosh(e), keep, weights, reduction)
 
@@ -145,7 +440,55 @@ def quantile_loss(
     weights: ArrayLike | None = None,
     reduction: Reduction = "none",
 ) -> jax.Array:
-    """Pinball loss, whose minimum is the quantile of the targets."""
+    r"""Returns the pinball loss, whose minimum is a quantile of the targets.
+
+    Choose it to predict a quantile or, with two of them, an interval. At quantile 0.5
+    it is half of `absolute_error`.
+
+    With $q$ the quantile and $d = \text{targets} - \text{predictions}$:
+
+    $$ \max(q\,d,\; (q - 1)\,d) $$
+
+    Args:
+        predictions: Floating, `[...]`, in any unit.
+        targets: Real, in the same unit, broadcastable to `predictions`. None stands for
+            zeros.
+        quantile: $q$ in [0, 1], broadcastable to `predictions`, so that several
+            quantiles can share one call. 0.5 is the median.
+        where: Boolean mask, broadcastable to the per-example loss; False entries count
+            nowhere ([conventions][]).
+        weights: Real weights, broadcastable to the per-example loss ([conventions][]).
+        reduction: "none" for the per-example losses, "sum" for their weighted sum,
+            "mean" for their weighted mean ([conventions][]).
+
+    Returns:
+        `[...]`, at least 0, in the unit of the error; a scalar if reduced.
+
+    Gradient:
+        $-q$ for `predictions` below the target, $1 - q$ above it and 0 at $d = 0$; the
+        negative for `targets`; $d$ for `quantile`.
+
+    Numerics:
+        Computes in float32, or float64 if an input is float64; time and memory are
+        linear in the number of elements. An empty or fully masked input has sum and
+        mean 0. Finite wherever the product is, also where $d$ itself overflows.
+        Infinite errors give inf, equal infinities NaN.
+
+    Raises:
+        TypeError: If an input is not real, `predictions` not floating, or `where` not
+            boolean.
+        ValueError: If an input does not broadcast to `predictions`, `quantile` lies
+            outside [0, 1], or `reduction` is unknown.
+
+    Example:
+        >>> import jaxloss as jl
+        >>> print(jl.quantile_loss([1.0, 3.0], [2.0, 2.0], quantile=0.9))
+        [0.9 0.1]
+
+    References:
+        Roger Koenker and Gilbert Bassett, "Regression Quantiles", 1978,
+        https://doi.org/10.2307/1913643
+    """
     checks.check_number("quantile", quantile, minimum=0, maximum=1)
     inputs, keep, weights = _arguments(
         predictions, targets, where, weights, reduction, quantile=quantile
@@ -168,7 +511,56 @@ def epsilon_insensitive_loss(
     weights: ArrayLike | None = None,
     reduction: Reduction = "none",
 ) -> jax.Array:
-    """Support vector regression's loss: max(abs(e) - epsilon, 0)."""
+    r"""Returns the absolute error in excess of epsilon.
+
+    Choose it over `absolute_error` where errors below a tolerance should cost nothing,
+    as in support vector regression.
+
+    With $e = \text{predictions} - \text{targets}$:
+
+    $$ \max(|e| - \epsilon,\; 0) $$
+
+    Args:
+        predictions: Floating, `[...]`, in any unit.
+        targets: Real, in the same unit, broadcastable to `predictions`. None stands for
+            zeros.
+        epsilon: $\epsilon \ge 0$, the tolerance in the unit of the error, broadcastable
+            to `predictions`. 0.1 as in scikit-learn's `SVR`.
+        where: Boolean mask, broadcastable to the per-example loss; False entries count
+            nowhere ([conventions][]).
+        weights: Real weights, broadcastable to the per-example loss ([conventions][]).
+        reduction: "none" for the per-example losses, "sum" for their weighted sum,
+            "mean" for their weighted mean ([conventions][]).
+
+    Returns:
+        `[...]`, at least 0, in the unit of the error; a scalar if reduced.
+
+    Gradient:
+        $\operatorname{sign}(e)$ for `predictions` where $|e| > \epsilon$, its negative
+        for `targets`, -1 for `epsilon`; 0 for all of them elsewhere, the kink included.
+
+    Numerics:
+        Computes in float32, or float64 if an input is float64; time and memory are
+        linear in the number of elements. An empty or fully masked input has sum and
+        mean 0. What rounding took from $e$ is put back, so that the small excess just
+        beyond epsilon keeps its digits.
+
+    Raises:
+        TypeError: If an input is not real, `predictions` not floating, or `where` not
+            boolean.
+        ValueError: If an input does not broadcast to `predictions`, `epsilon` is
+            negative, or `reduction` is unknown.
+
+    Example:
+        >>> import jaxloss as jl
+        >>> print(jl.epsilon_insensitive_loss([0.25, 2.0], [0.0, 0.0], epsilon=0.5))
+        [0.  1.5]
+
+    References:
+        Harris Drucker, Christopher J. C. Burges, Linda Kaufman, Alex Smola and Vladimir
+        Vapnik, "Support Vector Regression Machines", 1996,
+        https://papers.nips.cc/paper/1238-support-vector-regression-machines
+    """
     checks.check_number("epsilon", epsilon, minimum=0)
     inputs, keep, weights = _arguments(
         predictions, targets, where, weights, reduction, epsilon=epsilon
@@ -195,7 +587,58 @@ def charbonnier_loss(
     weights: ArrayLike | None = None,
     reduction: Reduction = "none",
 ) -> jax.Array:
-    """Charbonnier's loss sqrt(e² + epsilon²), a smooth absolute error."""
+    r"""Returns Charbonnier's loss, an absolute error that is smooth at 0.
+
+    Choose it over `absolute_error` where a smooth gradient matters, as in image
+    restoration. `huber_loss` differs in being 0 at a perfect prediction; this loss is
+    epsilon there.
+
+    With $e = \text{predictions} - \text{targets}$:
+
+    $$ \sqrt{e^2 + \epsilon^2} $$
+
+    Args:
+        predictions: Floating, `[...]`, in any unit.
+        targets: Real, in the same unit, broadcastable to `predictions`. None stands for
+            zeros.
+        epsilon: $\epsilon \ge 0$, the width of the rounded tip in the unit of the
+            error, broadcastable to `predictions`. 1e-3 suits pixels in [0, 1].
+        where: Boolean mask, broadcastable to the per-example loss; False entries count
+            nowhere ([conventions][]).
+        weights: Real weights, broadcastable to the per-example loss ([conventions][]).
+        reduction: "none" for the per-example losses, "sum" for their weighted sum,
+            "mean" for their weighted mean ([conventions][]).
+
+    Returns:
+        `[...]`, at least `epsilon`, in the unit of the error; a scalar if reduced.
+
+    Gradient:
+        $e / \sqrt{e^2 + \epsilon^2}$ for `predictions`, its negative for `targets`,
+        $\epsilon / \sqrt{e^2 + \epsilon^2}$ for `epsilon`; all 0 where $e$ and
+        $\epsilon$ are both 0.
+
+    Numerics:
+        Computes in float32, or float64 if an input is float64; time and memory are
+        linear in the number of elements. An empty or fully masked input has sum and
+        mean 0. The larger of $|e|$ and $\epsilon$ is taken out of the root: no square
+        over- or underflows. Infinite errors give inf and a gradient of 1 or -1.
+
+    Raises:
+        TypeError: If an input is not real, `predictions` not floating, or `where` not
+            boolean.
+        ValueError: If an input does not broadcast to `predictions`, `epsilon` is
+            negative, or `reduction` is unknown.
+
+    Example:
+        >>> import jaxloss as jl
+        >>> print(jl.charbonnier_loss([0.0, 3.0], [0.0, 0.0], epsilon=4.0))
+        [4. 5.]
+
+    References:
+        Pierre Charbonnier, Laure Blanc-Féraud, Gilles Aubert and Michel Barlaud, "Two
+        deterministic half-quadratic regularization algorithms for computed imaging",
+        1994, https://doi.org/10.1109/ICIP.1994.413553
+    """
     checks.check_number("epsilon", epsilon, minimum=0)
     (e, epsilon), keep, weights = _errors(
         predictions, targets, where, weights, reduction, epsilon=epsilon
@@ -227,7 +670,69 @@ def robust_loss(
     weights: ArrayLike | None = None,
     reduction: Reduction = "none",
 ) -> jax.Array:
-    """Barron's general and adaptive robust loss."""
+    r"""Returns Barron's general robust loss, whose shape alpha sets how much outliers
+    count.
+
+    Choose it to move between known losses with one number: `l2_loss` at alpha 2,
+    `charbonnier_loss` less its minimum at 1, Cauchy at 0, Geman-McClure at -2 and
+    Welsch at -inf.
+
+    With $s = (\text{predictions} - \text{targets}) / \text{scale}$ and
+    $b = |\alpha - 2|$:
+
+    $$
+    \frac{b}{\alpha} \left( \left( \frac{s^2}{b} + 1 \right)^{\alpha/2} - 1 \right)
+    $$
+
+    and its limits $s^2 / 2$ at $\alpha = 2$, $\log(1 + s^2 / 2)$ at 0 and
+    $1 - \exp(-s^2 / 2)$ at $-\infty$.
+
+    Args:
+        predictions: Floating, `[...]`, in any unit.
+        targets: Real, in the same unit, broadcastable to `predictions`. None stands for
+            zeros.
+        alpha: $\alpha$ in [-inf, 2], broadcastable to `predictions`; smaller forgives
+            outliers more. 1.0 grows linearly.
+        scale: Positive, the width of the parabola at 0 in the unit of the error,
+            broadcastable to `predictions`.
+        where: Boolean mask, broadcastable to the per-example loss; False entries count
+            nowhere ([conventions][]).
+        weights: Real weights, broadcastable to the per-example loss ([conventions][]).
+        reduction: "none" for the per-example losses, "sum" for their weighted sum,
+            "mean" for their weighted mean ([conventions][]).
+
+    Returns:
+        `[...]`, at least 0, without unit; a scalar if reduced.
+
+    Gradient:
+        $g = (s / \text{scale}) (s^2 / b + 1)^{\alpha/2 - 1}$ for `predictions`, $-g$
+        for `targets`, $-g\,s$ for `scale`. `alpha` receives its derivative too, at 0
+        and 2 as the limit; at 2, where that limit is infinite, the one at a rounding
+        error's distance. The loss rises with alpha: to fit alpha or scale, add the
+        log-partition function of the paper, or both run away.
+
+    Numerics:
+        Computes in float32, or float64 if an input is float64; time and memory are
+        linear in the number of elements. An empty or fully masked input has sum and
+        mean 0. No cancellation near alpha 0 or 2 and no overflow of $s^2$. An alpha
+        above 2 that a trace cannot see gives NaN, and raises under `checkify`.
+
+    Raises:
+        TypeError: If an input is not real, `predictions` not floating, or `where` not
+            boolean.
+        ValueError: If an input does not broadcast to `predictions`, `alpha` is above 2,
+            `scale` is not positive, or `reduction` is unknown.
+
+    Example:
+        >>> import jaxloss as jl
+        >>> loss = jl.robust_loss([2.0, 2.0, 2.0], alpha=[2.0, 0.0, -2.0])
+        >>> [f"{x:.4f}" for x in loss]
+        ['2.0000', '1.0986', '1.0000']
+
+    References:
+        Jonathan T. Barron, "A General and Adaptive Robust Loss Function", 2019,
+        equation 1, https://arxiv.org/abs/1701.03077
+    """
     checks.check_number("alpha", alpha, maximum=2)
     checks.check_number("scale", scale, minimum=0, open_minimum=True)
     inputs, keep, weights = _arguments(
@@ -314,7 +819,61 @@ def absolute_percentage_error(
     weights: ArrayLike | None = None,
     reduction: Reduction = "none",
 ) -> jax.Array:
-    """Absolute error in percent of the target."""
+    r"""Returns the absolute error in percent of the target.
+
+    Choose it over `absolute_error` where targets span orders of magnitude and none is
+    near 0. A prediction that is too low costs at most 100, one that is too high any
+    amount; `squared_log_error` weighs both ratios alike.
+
+    $$
+    100 \cdot \frac{|\text{predictions} - \text{targets}|}
+    {\max(|\text{targets}|,\; \epsilon)}
+    $$
+
+    Args:
+        predictions: Floating, `[...]`, in any unit.
+        targets: Real, in the same unit, broadcastable to `predictions`. None stands for
+            zeros, which leaves `epsilon` as the divisor.
+        epsilon: $\epsilon \ge 0$, the smallest divisor, in the unit of the targets and
+            broadcastable to `predictions`. 1e-7 as in Keras.
+        where: Boolean mask, broadcastable to the per-example loss; False entries count
+            nowhere ([conventions][]).
+        weights: Real weights, broadcastable to the per-example loss ([conventions][]).
+        reduction: "none" for the per-example losses, "sum" for their weighted sum,
+            "mean" for their weighted mean ([conventions][]).
+
+    Returns:
+        `[...]`, at least 0, in percent; a scalar if reduced.
+
+    Gradient:
+        With $e = \text{predictions} - \text{targets}$: for `predictions`
+        $100 \operatorname{sign}(e)$ over the divisor, 0 at $e = 0$; for `targets` its
+        negative times $\text{predictions} / \text{targets}$, or times 1 where `epsilon`
+        is the divisor; `epsilon` receives a gradient there alone.
+
+    Numerics:
+        Computes in float32, or float64 if an input is float64; time and memory are
+        linear in the number of elements. An empty or fully masked input has sum and
+        mean 0. The quotient is formed before the product, so that the loss is finite
+        wherever its true value is. With `epsilon` 0, a target of 0 gives inf or,
+        predicted right, NaN.
+
+    Raises:
+        TypeError: If an input is not real, `predictions` not floating, or `where` not
+            boolean.
+        ValueError: If an input does not broadcast to `predictions`, `epsilon` is
+            negative, or `reduction` is unknown.
+
+    Example:
+        >>> import jaxloss as jl
+        >>> print(jl.absolute_percentage_error([110.0, 1.0], [100.0, 2.0]))
+        [10. 50.]
+
+    References:
+        Arnaud de Myttenaere, Boris Golden, Bénédicte Le Grand and Fabrice Rossi, "Mean
+        Absolute Percentage Error for regression models", 2016,
+        https://arxiv.org/abs/1605.02541
+    """
     checks.check_number("epsilon", epsilon, minimum=0)
     inputs, keep, weights = _arguments(
         predictions, targets, where, weights, reduction, epsilon=epsilon
@@ -345,7 +904,58 @@ def squared_log_error(
     weights: ArrayLike | None = None,
     reduction: Reduction = "none",
 ) -> jax.Array:
-    """Squared difference of log1p(predictions) and log1p(targets)."""
+    r"""Returns the squared difference of the logarithms of one plus each side.
+
+    Choose it over `squared_error` for counts and amounts whose ratio matters more than
+    their difference.
+
+    $$
+    \left( \log(1 + \max(\text{predictions}, \epsilon))
+    - \log(1 + \max(\text{targets}, \epsilon)) \right)^2
+    $$
+
+    Args:
+        predictions: Floating, `[...]`, at least 0; what is below `epsilon` is raised to
+            it.
+        targets: Real, in the same unit, broadcastable to `predictions`. None stands for
+            zeros.
+        epsilon: $\epsilon \ge 0$, the smallest value on either side, broadcastable to
+            `predictions`. 1e-7 as in Keras.
+        where: Boolean mask, broadcastable to the per-example loss; False entries count
+            nowhere ([conventions][]).
+        weights: Real weights, broadcastable to the per-example loss ([conventions][]).
+        reduction: "none" for the per-example losses, "sum" for their weighted sum,
+            "mean" for their weighted mean ([conventions][]).
+
+    Returns:
+        `[...]`, at least 0; a scalar if reduced.
+
+    Gradient:
+        With $d$ the difference of the logarithms: $2d / (1 + \text{predictions})$ for
+        `predictions`, $-2d / (1 + \text{targets})$ for `targets`. At and below
+        `epsilon` a side receives 0, and `epsilon` its gradient instead.
+
+    Numerics:
+        Computes in float32, or float64 if an input is float64; time and memory are
+        linear in the number of elements. An empty or fully masked input has sum and
+        mean 0. The two logarithms are one, of the ratio, so that near-equal sides keep
+        their digits. An infinite side gives inf.
+
+    Raises:
+        TypeError: If an input is not real, `predictions` not floating, or `where` not
+            boolean.
+        ValueError: If an input does not broadcast to `predictions`, `epsilon` is
+            negative, or `reduction` is unknown.
+
+    Example:
+        >>> import jaxloss as jl
+        >>> [f"{x:.4f}" for x in jl.squared_log_error([1.0, 3.0], [1.0, 1.0])]
+        ['0.0000', '0.4805']
+
+    References:
+        Keras, "Regression losses", `MeanSquaredLogarithmicError`,
+        https://keras.io/api/losses/regression_losses/
+    """
     checks.check_number("epsilon", epsilon, minimum=0)
     (p, t, epsilon), keep, weights = _arguments(
         predictions, targets, where, weights, reduction, epsilon=epsilon
@@ -375,7 +985,68 @@ def poisson_nll_loss(
     weights: ArrayLike | None = None,
     reduction: Reduction = "none",
 ) -> jax.Array:
-    """Negative log-likelihood of Poisson counts."""
+    r"""Returns the negative log-likelihood of counts under a Poisson distribution.
+
+    Choose it over `squared_error` for counts, whose variance grows with their mean.
+    Keras's `poisson` is the one with `log_input=False`.
+
+    With $p$ the predictions and $t$ the targets, up to $\log t!$, which has no part in
+    the
+    fit:
+
+    $$
+    \begin{cases}
+    e^p - t\,p & \text{if log_input} \\
+    p - t \log(p + \text{eps}) & \text{if not}
+    \end{cases}
+    $$
+
+    Args:
+        predictions: Floating, `[...]`: the logarithm of the rate if `log_input`, else
+            the rate, at least 0.
+        targets: Counts, real and at least 0, broadcastable to `predictions`. None
+            stands for zeros.
+        log_input: Python bool, whether `predictions` are logarithms. True as in
+            PyTorch, and the stabler choice.
+        full: Python bool, whether to add Stirling's approximation of $\log t!$, which
+            is $t \log t - t + \log(2 \pi t) / 2$, where $t > 1$. False as in PyTorch.
+        eps: At least 0, keeps the logarithm of a rate of 0 finite; broadcastable to
+            `predictions`, without effect if `log_input`. 1e-8 as in PyTorch.
+        where: Boolean mask, broadcastable to the per-example loss; False entries count
+            nowhere ([conventions][]).
+        weights: Real weights, broadcastable to the per-example loss ([conventions][]).
+        reduction: "none" for the per-example losses, "sum" for their weighted sum,
+            "mean" for their weighted mean ([conventions][]).
+
+    Returns:
+        `[...]`, in nats, of either sign; a scalar if reduced.
+
+    Gradient:
+        For `predictions` $e^p - t$, or $1 - t / (p + \text{eps})$ without `log_input`.
+        For `targets` $-p$ or $-\log(p + \text{eps})$, with `full` and $t > 1$ plus
+        $\log t + 1 / (2t)$. For `eps` $-t / (p + \text{eps})$ without `log_input`.
+
+    Numerics:
+        Computes in float32, or float64 if an input is float64; time and memory are
+        linear in the number of elements. An empty or fully masked input has sum and
+        mean 0. $0 \log 0$ is 0. In float32 $e^p$ overflows to inf at a `predictions` of
+        88.7; a negative rate gives NaN.
+
+    Raises:
+        TypeError: If an input is not real, `predictions` not floating, or `where` not
+            boolean.
+        ValueError: If an input does not broadcast to `predictions`, `eps` is negative,
+            or `reduction` is unknown.
+
+    Example:
+        >>> import jaxloss as jl
+        >>> [f"{x:.4f}" for x in jl.poisson_nll_loss([0.0, 1.0], [2.0, 3.0])]
+        ['1.0000', '-0.2817']
+
+    References:
+        PyTorch, "torch.nn.PoissonNLLLoss",
+        https://docs.pytorch.org/docs/stable/generated/torch.nn.PoissonNLLLoss.html
+    """
     checks.check_number("eps", eps, minimum=0)
     (p, t, eps), keep, weights = _arguments(
         predictions, targets, where, weights, reduction, eps=eps
@@ -406,7 +1077,62 @@ def gaussian_nll_loss(
     weights: ArrayLike | None = None,
     reduction: Reduction = "none",
 ) -> jax.Array:
-    """Negative log-likelihood of a normal distribution with a predicted variance."""
+    r"""Returns the negative log-likelihood of targets under normal distributions.
+
+    Choose it over `squared_error` for a model that also predicts its own uncertainty.
+
+    With $v = \max(\text{variances}, \text{eps})$:
+
+    $$
+    \frac{1}{2} \left( \log(v) + \frac{(\text{means} - \text{targets})^2}{v} \right)
+    $$
+
+    Args:
+        means: Predicted means, floating, `[...]`, in any unit.
+        targets: Real, in the same unit, broadcastable to `means`.
+        variances: Predicted variances in the squared unit, at least 0, broadcastable to
+            `means`: `[..., 1]` for one a row.
+        full: Python bool, whether to add the constant $\log(2 \pi) / 2$. False as in
+            PyTorch.
+        eps: At least 0, the smallest variance that counts, broadcastable to `means`.
+            1e-6 as in PyTorch.
+        where: Boolean mask, broadcastable to the per-example loss; False entries count
+            nowhere ([conventions][]).
+        weights: Real weights, broadcastable to the per-example loss ([conventions][]).
+        reduction: "none" for the per-example losses, "sum" for their weighted sum,
+            "mean" for their weighted mean ([conventions][]).
+
+    Returns:
+        `[...]`, in nats, of either sign; a scalar if reduced.
+
+    Gradient:
+        With $r = (\text{means} - \text{targets}) / v$: $r$ for `means`, $-r$ for
+        `targets`, $(1 / v - r^2) / 2$ for `variances`. A variance below `eps` receives
+        it too, as if the maximum were not there (PyTorch's straight-through clamp), so
+        that it can recover; `eps` receives the same there, 0 elsewhere.
+
+    Numerics:
+        Computes in float32, or float64 if an input is float64; time and memory are
+        linear in the number of elements. An empty or fully masked input has sum and
+        mean 0. The square is formed as $r\,(\text{means} - \text{targets})$, which
+        overflows later. A negative variance gives NaN, and raises under `checkify`.
+
+    Raises:
+        TypeError: If an input is not real, `means` not floating, or `where` not
+            boolean.
+        ValueError: If an input does not broadcast to `means`, `eps` is negative, or
+            `reduction` is unknown.
+
+    Example:
+        >>> import jaxloss as jl
+        >>> loss = jl.gaussian_nll_loss([1.0, 1.0], [3.0, 3.0], [1.0, 4.0])
+        >>> [f"{x:.4f}" for x in loss]
+        ['2.0000', '1.1931']
+
+    References:
+        David A. Nix and Andreas S. Weigend, "Estimating the mean and variance of the
+        target probability distribution", 1994, https://doi.org/10.1109/ICNN.1994.374138
+    """
     checks.check_number("eps", eps, minimum=0)
     named = {"means": means, "targets": targets, "variances": variances, "eps": eps}
     (m, t, v, eps), keep, weights = checks.elementwise(where, weights, reduction, named)
