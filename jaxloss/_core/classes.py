@@ -50,7 +50,9 @@ def integer_arguments(
     return logits, labels, classes, keep, weights, dtype
 
 
-def mask_classes(logits, axes, where, weights, reduction, dtype, ignored=None):
+def mask_classes(
+    logits, axes, where, weights, reduction, dtype, ignored=None, name="logits"
+):
     """Applies `where` to the logits: by class if it has their rank, else by example.
 
     Returns the logits, the mask of classes and that of examples (None: keep all), and
@@ -61,7 +63,7 @@ def mask_classes(logits, axes, where, weights, reduction, dtype, ignored=None):
     if where is not None:
         where = checks.to_mask("where", where)
         if where.ndim == logits.ndim:
-            checks.check_broadcast("where", where.shape, "logits", logits.shape)
+            checks.check_broadcast("where", where.shape, name, logits.shape)
             classes = jnp.broadcast_to(where, logits.shape)
             where = jnp.any(classes, axis=axes)
             logits = jnp.where(classes, logits, -jnp.inf)
@@ -74,12 +76,15 @@ def mask_classes(logits, axes, where, weights, reduction, dtype, ignored=None):
     return logits, classes, keep, weights
 
 
-def drop(labels, classes, keep, axes):
-    """Label distributions without the classes and examples that do not count."""
+def drop(labels, classes, keep, axes, nothing=0.0):
+    """Label distributions without the classes and examples that do not count.
+
+    `nothing` is what takes their place: 0, or -inf among log-probabilities.
+    """
     if classes is not None:
-        labels = jnp.where(classes, labels, 0)
+        labels = jnp.where(classes, labels, nothing)
     if keep is not None:
-        labels = jnp.where(jnp.expand_dims(keep, axes), labels, 0)
+        labels = jnp.where(jnp.expand_dims(keep, axes), labels, nothing)
     return labels
 
 

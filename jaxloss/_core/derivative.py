@@ -47,7 +47,10 @@ def analytic(forward: Callable[..., Any], backward: Callable[..., Any]):
             return reverse(*inputs)
 
         def jvp(primals, tangents):
-            value, pull_back = jax.vjp(reverse, *primals)
+            # Not vjp's own value: a further derivative would go through `forward`'s
+            # code, not through the rule. The compiler merges the two.
+            value = both(*primals)
+            _, pull_back = jax.vjp(reverse, *primals)
             moving = [not isinstance(tangent, SymbolicZero) for tangent in tangents]
             if not any(moving):
                 return value, jnp.zeros_like(value)

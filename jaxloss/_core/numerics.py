@@ -122,6 +122,25 @@ def two_difference(a: jax.Array, b: jax.Array) -> tuple[jax.Array, jax.Array]:
     return difference, jnp.where(jnp.isfinite(lost), lost, 0)
 
 
+def direction(a: jax.Array, b: jax.Array) -> jax.Array:
+    """sign(a - b) by comparison, NaN if either is.
+
+    XLA flushes a difference below the smallest normal number to 0.
+    """
+    return jnp.where(a > b, 1, jnp.where(a < b, -1, 0 * (a - b)))
+
+
+def excess(a: jax.Array, b: jax.Array, c: jax.Array) -> jax.Array:
+    """|a - b| - c within 1 ulp, near its zero and also where a - b overflows.
+
+    An overflow means that a and b have opposite signs, so that |a| + |b| - c adds up.
+    """
+    sign = jnp.where(a < b, -1, 1)
+    e, lost = two_difference(a, b)
+    near = (sign * e - c) + sign * lost
+    return jnp.where(jnp.isinf(e), (sign * a - c) - sign * b, near)
+
+
 def times_difference(c: jax.Array, a: jax.Array, b: jax.Array) -> jax.Array:
     """c · (a - b), finite wherever it is, also where a - b overflows.
 
@@ -131,6 +150,42 @@ def times_difference(c: jax.Array, a: jax.Array, b: jax.Array) -> jax.Array:
     difference = a - b
     over = jnp.isinf(difference)
     return jnp.where(over, c * a - c * b, c * jnp.where(over, 0, difference))
+
+
+def scaled_difference(
+    a: jax.Array, b: jax.Array, c: jax.Array
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """(a - b)·k, c·k and k, a power of two that keeps (a - b)/c right.
+
+    It saves the difference from an overflow, and from being flushed to 0 below the
+    smallest normal number unless the quotient is. c >= 0.
+    """
+    small = jnp.maximum(jnp.maximum(jnp.abs(a), jnp.abs(b)), c) < 4
+    k = jnp.where(small, 4 / float(jnp.finfo(a.dtype).eps), 1)
+    k = jnp.where(jnp.isinf(a - b), 0.25, k).astype(a.dtype)
+    return a * k - b * k, c * k, k
+
+
+@pointwise
+def difference_over(a: jax.Array, b: jax.Array, c: jax.Array):
+    """(a - b)/c for c > 0 within 1 ulp, also where a - b over- or underflows."""
+    difference, divisor, _ = scaled_difference(a, b, c)
+    ratio = difference / divisor
+    return ratio, (1 / c, -1 / c, -ratio / c)
+
+
+@pointwise
+def quotient(a: jax.Array, b: jax.Array):
+    """a/b; its derivatives do not form b², which over- and underflows before they do."""
+    ratio = a / b
+    return ratio, (1 / b, -ratio / b)
+
+
+def minus_product(a: jax.Array, b: jax.Array, c: jax.Array) -> jax.Array:
+    """a - b·c, finite wherever it is, also where b·c overflows."""
+    taken = b * c
+    halves = a / 2 - (b / 2) * c
+    return jnp.where(jnp.isinf(taken), 2 * halves, a - taken)
 
 
 def product(c: jax.Array, x: jax.Array) -> jax.Array:

@@ -37,6 +37,7 @@ def reduce_loss(
     weights: jax.Array | None,
     reduction: Reduction,
     mass: jax.Array | None = None,
+    axis: int | None = None,
 ) -> jax.Array:
     """Weighs the per-example losses and reduces them.
 
@@ -48,9 +49,11 @@ def reduce_loss(
             weights that count, 0 with a zero gradient when nothing counts.
         mass: What each example adds to the mean's denominator, if not 1: its class
             weight, which `loss` already contains.
+        axis: The axis that the reduction runs over; None for all of them.
 
     Returns:
-        The losses, in the shape of `loss`, or their sum or mean, a scalar.
+        The losses, in the shape of `loss`, or their sum or mean, a scalar if `axis`
+        is None.
     """
     if weights is not None:
         if keep is not None:
@@ -62,17 +65,17 @@ def reduce_loss(
         loss = jnp.where(keep, loss, 0)
     if reduction == "none":
         return loss
-    total = jnp.sum(loss)
+    total = jnp.sum(loss, axis=axis)
     if reduction == "sum":
         return total
     if keep is None and weights is None and mass is None:
-        return total / max(loss.size, 1)
+        return total / max(loss.size // max(total.size, 1), 1)
     counted = jnp.ones((), loss.dtype)
     for factor in (weights, mass):
         counted = counted if factor is None else counted * factor
     counted = jnp.broadcast_to(counted, loss.shape)
     if keep is not None:
         counted = jnp.where(keep, counted, 0)
-    denominator = jnp.sum(counted)
+    denominator = jnp.sum(counted, axis=axis)
     nothing = denominator == 0
     return jnp.where(nothing, 0, total / jnp.where(nothing, 1, denominator))

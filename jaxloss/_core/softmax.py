@@ -139,9 +139,12 @@ def _soft_forward(logits, labels, top, *, axis):
     top = jnp.expand_dims(top, axis)
     gap, lost = two_difference(logits, top)
     first = gap == 0
-    others = jnp.where(first, 0, jnp.exp(gap) * (1 + lost))
+    e = jnp.exp(gap)
+    others = jnp.where(first, e - 1, e * (1 + lost))  # 0, with the slope of e
     rest = jnp.sum(others, axis=axis, keepdims=True)
-    rest = rest + jnp.maximum(jnp.sum(first, axis=axis, keepdims=True) - 1, 0)
+    rest = rest + jnp.maximum(
+        jnp.sum(first, axis=axis, keepdims=True, dtype=rest.dtype) - 1, 0
+    )
     mass = jnp.sum(labels, axis=axis, keepdims=True)
     base = jnp.log1p(rest)
     value = jnp.sum(product(labels, -gap), axis=axis, keepdims=True) + mass * base
@@ -153,9 +156,10 @@ def _soft_backward(residuals, cotangent, *, axis):
     cotangent = jnp.expand_dims(cotangent, axis)
     gap = logits - top
     share = mass / (1 + rest)
-    slope = jnp.where(
-        gap == 0, (mass - labels) - rest * share, jnp.exp(gap) * share - labels
-    )
+    e = jnp.exp(gap)
+    # At a maximum e is 1; 1 - e adds nothing but e's slope to the second derivative.
+    at_top = (mass - labels) - (rest + (1 - e)) * share
+    slope = jnp.where(gap == 0, at_top, e * share - labels)
     slope = jnp.where(jnp.isneginf(gap), 0, slope)
     surprise = base - gap
     surprise = jnp.where((labels == 0) & jnp.isposinf(surprise), 0, surprise)
@@ -181,12 +185,14 @@ def soft_cross_entropy(
 
 # log Σ_j e^{x_j - m} with m the maximum, near 0 where one class has all the mass: the
 # sum leaves out one class at the maximum, r, and log1p(r) keeps its digits. The slope
-# is softmax(x), the maximum's own class included.
+# is softmax(x), the maximum's own class included: e - 1 there is 0 and has e's slope,
+# which the second derivative needs.
 def _excess_forward(logits, top, *, axis):
     gap, lost = two_difference(logits, jnp.expand_dims(top, axis))
     first = gap == 0
-    rest = jnp.sum(jnp.where(first, 0, jnp.exp(gap) * (1 + lost)), axis=axis)
-    rest = rest + (jnp.sum(first, axis=axis) - 1)
+    e = jnp.exp(gap)
+    rest = jnp.sum(jnp.where(first, e - 1, e * (1 + lost)), axis=axis)
+    rest = rest + (jnp.sum(first, axis=axis, dtype=rest.dtype) - 1)
     return jnp.log1p(rest), (logits, top, rest)
 
 
