@@ -27,6 +27,57 @@ def multiclass_hinge_loss(
     weights: ArrayLike | None = None,
     reduction: Reduction = "none",
 ) -> jax.Array:
+    r"""Returns the hinge loss of the label's score against the best other one.
+
+    Choose it for the margin of a multiclass support vector machine. `multi_margin_loss`
+    charges every class that comes too close, `multiclass_perceptron_loss` asks for no
+    margin.
+
+    With $s$ the scores and $y$ the label:
+
+    $$ \max\left(0,\; 1 + \max_{j \ne y} s_j - s_y\right) $$
+
+    Args:
+        scores: Floating, `[..., C]`, of which the largest is the decision.
+        labels: Integer, in [0, C), broadcastable to `[...]`.
+        where: Boolean mask, broadcastable to the per-example loss; False entries count
+            nowhere ([conventions][]). A mask of the rank of `scores` drops single
+            classes.
+        weights: Real weights, broadcastable to the per-example loss ([conventions][]).
+        reduction: "none" for the per-example losses, "sum" for their weighted sum,
+            "mean" for their weighted mean ([conventions][]).
+
+    Returns:
+        `[...]`, at least 0; a scalar if reduced.
+
+    Gradient:
+        Where the loss is positive, -1 for `scores` at the label and 1 at the best other
+        class, shared evenly among equals; 0 elsewhere, the kink included. `labels`
+        receive none.
+
+    Numerics:
+        Computes in float32, or float64 if `scores` are float64; time and memory are
+        linear in the number of elements. An empty or fully masked input has sum and
+        mean 0. What rounding took from the difference is put back, so that small losses
+        keep their digits. A score of -inf is no rival. A label outside [0, C) gives
+        NaN, and raises under `checkify`.
+
+    Raises:
+        TypeError: If `scores` is not floating, `labels` is not integer, another input
+            not real, or `where` not boolean.
+        ValueError: If an input does not fit the shapes above, there is no class, or
+            `reduction` is unknown.
+
+    Example:
+        >>> import jaxloss as jl
+        >>> print(jl.multiclass_hinge_loss([[2.0, 1.5, 0.0], [2.0, 1.5, 0.0]], [0, 1]))
+        [0.5 1.5]
+
+    References:
+        Koby Crammer and Yoram Singer, "On the Algorithmic Implementation of Multiclass
+        Kernel-based Vector Machines", 2001,
+        https://www.jmlr.org/papers/v2/crammer01a.html
+    """
     scores, labels, _, keep, weights = _scores(
         scores, labels, where, weights, reduction
     )
@@ -42,6 +93,56 @@ def multiclass_perceptron_loss(
     weights: ArrayLike | None = None,
     reduction: Reduction = "none",
 ) -> jax.Array:
+    r"""Returns what the label's score lacks to the best other one.
+
+    Choose it where the right decision is enough; `multiclass_hinge_loss` also asks for
+    a margin.
+
+    With $s$ the scores and $y$ the label:
+
+    $$ \max\left(0,\; \max_{j \ne y} s_j - s_y\right) = \max_j s_j - s_y $$
+
+    Args:
+        scores: Floating, `[..., C]`, of which the largest is the decision.
+        labels: Integer, in [0, C), broadcastable to `[...]`.
+        where: Boolean mask, broadcastable to the per-example loss; False entries count
+            nowhere ([conventions][]). A mask of the rank of `scores` drops single
+            classes.
+        weights: Real weights, broadcastable to the per-example loss ([conventions][]).
+        reduction: "none" for the per-example losses, "sum" for their weighted sum,
+            "mean" for their weighted mean ([conventions][]).
+
+    Returns:
+        `[...]`, at least 0; a scalar if reduced.
+
+    Gradient:
+        Where the loss is positive, -1 for `scores` at the label and 1 at the best
+        class, shared evenly among equals; 0 elsewhere, a label that ties for the best
+        included. `labels` receive none.
+
+    Numerics:
+        Computes in float32, or float64 if `scores` are float64; time and memory are
+        linear in the number of elements. An empty or fully masked input has sum and
+        mean 0. A score of -inf is no rival. A label outside [0, C) gives NaN, and
+        raises under `checkify`.
+
+    Raises:
+        TypeError: If `scores` is not floating, `labels` is not integer, another input
+            not real, or `where` not boolean.
+        ValueError: If an input does not fit the shapes above, there is no class, or
+            `reduction` is unknown.
+
+    Example:
+        >>> import jaxloss as jl
+        >>> scores = [[2.0, 1.5, 0.0], [2.0, 1.5, 0.0]]
+        >>> print(jl.multiclass_perceptron_loss(scores, [0, 1]))
+        [0.  0.5]
+
+    References:
+        Michael Collins, "Discriminative Training Methods for Hidden Markov Models:
+        Theory and Experiments with Perceptron Algorithms", 2002,
+        https://aclanthology.org/W02-1001/
+    """
     scores, labels, _, keep, weights = _scores(
         scores, labels, where, weights, reduction
     )
@@ -68,6 +169,58 @@ def multiclass_sparsemax_loss(
     weights: ArrayLike | None = None,
     reduction: Reduction = "none",
 ) -> jax.Array:
+    r"""Returns the sparsemax loss, whose probabilities are exactly zero for far-off
+    classes.
+
+    Choose it over `softmax_cross_entropy_with_integer_labels` where a clear decision
+    should cost exactly 0. `sparsemax_loss` is the binary one.
+
+    With $s$ the scores, $y$ the label and $q$ running over all distributions:
+
+    $$ \max_q \left( \sum_j q_j\,s_j - \frac{1}{2} \sum_j q_j^2 \right)
+    - s_y + \frac{1}{2} $$
+
+    Args:
+        scores: Floating, `[..., C]`, of which the largest is the decision.
+        labels: Integer, in [0, C), broadcastable to `[...]`.
+        where: Boolean mask, broadcastable to the per-example loss; False entries count
+            nowhere ([conventions][]). A mask of the rank of `scores` drops single
+            classes.
+        weights: Real weights, broadcastable to the per-example loss ([conventions][]).
+        reduction: "none" for the per-example losses, "sum" for their weighted sum,
+            "mean" for their weighted mean ([conventions][]).
+
+    Returns:
+        `[...]`, at least 0; a scalar if reduced.
+
+    Gradient:
+        $p_j - [j = y]$ for `scores`, $p$ being the distribution at which the maximum is
+        taken, the projection of the scores on the simplex; continuous, so that there is
+        no kink to decide. `labels` receive none.
+
+    Numerics:
+        Computes in float32, or float64 if `scores` are float64; the sort takes time of
+        the order of C log C for an example. An empty or fully masked input has sum and
+        mean 0. A score of -inf has probability and gradient 0. A label outside [0, C)
+        gives NaN, and raises under `checkify`.
+
+    Raises:
+        TypeError: If `scores` is not floating, `labels` is not integer, another input
+            not real, or `where` not boolean.
+        ValueError: If an input does not fit the shapes above, there is no class, or
+            `reduction` is unknown.
+
+    Example:
+        >>> import jaxloss as jl
+        >>> scores = [[2.0, 0.5, 0.0], [0.5, 0.5, -3.0]]
+        >>> print(jl.multiclass_sparsemax_loss(scores, [0, 1]))
+        [0.   0.25]
+
+    References:
+        André F. T. Martins and Ramón F. Astudillo, "From Softmax to Sparsemax: A Sparse
+        Model of Attention and Multi-Label Classification", 2016,
+        https://arxiv.org/abs/1602.02068
+    """
     scores, labels, _, keep, weights = _scores(
         scores, labels, where, weights, reduction
     )
@@ -114,6 +267,60 @@ def multi_margin_loss(
     weights: ArrayLike | None = None,
     reduction: Reduction = "none",
 ) -> jax.Array:
+    r"""Returns the mean over the classes of each one's violation of the label's margin.
+
+    Choose it over `multiclass_hinge_loss` where every class that comes too close should
+    count, not the closest alone.
+
+    With $s$ the scores, $y$ the label and $w_y$ its class weight:
+
+    $$ \frac{w_y}{C} \sum_{j \ne y} \max(0,\; \text{margin} - s_y + s_j)^p $$
+
+    Args:
+        scores: Floating, `[..., C]`, of which the largest is the decision.
+        labels: Integer, in [0, C), broadcastable to `[...]`.
+        p: 1 or 2, the power of each violation. 1 as in PyTorch.
+        margin: A scalar, by how much the label's score should lead. 1.0 as in PyTorch.
+        class_weights: Real, `[C]`, what each class counts for. None counts each 1. The
+            mean is not divided by them, as in PyTorch.
+        where: Boolean mask, broadcastable to the per-example loss; False entries count
+            nowhere ([conventions][]). A mask of the rank of `scores` drops single
+            classes.
+        weights: Real weights, broadcastable to the per-example loss ([conventions][]).
+        reduction: "none" for the per-example losses, "sum" for their weighted sum,
+            "mean" for their weighted mean ([conventions][]).
+
+    Returns:
+        `[...]`, at least 0; a scalar if reduced.
+
+    Gradient:
+        With $v_j$ the violations: $p\,w_y\,v_j^{p-1} / C$ for `scores` at each class
+        with $v_j > 0$, the negative of their sum at the label, and 0 at the kink as in
+        PyTorch. `margin` receives that sum, `class_weights` theirs, `labels` none.
+
+    Numerics:
+        Computes in float32, or float64 if `scores` are float64; time and memory are
+        linear in the number of elements. An empty or fully masked input has sum and
+        mean 0. What rounding took from a difference is put back, so that small
+        violations keep their digits. A score of -inf is no rival. A label outside [0,
+        C) gives NaN, and raises under `checkify`.
+
+    Raises:
+        TypeError: If `scores` is not floating, `labels` is not integer, another input
+            not real, or `where` not boolean.
+        ValueError: If an input does not fit the shapes above, there is no class, `p` is
+            neither 1 nor 2, or `reduction` is unknown.
+
+    Example:
+        >>> import jaxloss as jl
+        >>> scores = [[2.0, 1.5, 1.0, 0.0], [2.0, 1.5, 0.0, 0.0]]
+        >>> print(jl.multi_margin_loss(scores, [0, 1]))
+        [0.125 0.375]
+
+    References:
+        PyTorch, "torch.nn.MultiMarginLoss",
+        https://docs.pytorch.org/docs/stable/generated/torch.nn.MultiMarginLoss.html
+    """
     checks.check_option("p", p, (1, 2))
     scores, labels, classes, keep, weights = _scores(
         scores, labels, where, weights, reduction
@@ -142,6 +349,57 @@ def categorical_hinge_loss(
     weights: ArrayLike | None = None,
     reduction: Reduction = "none",
 ) -> jax.Array:
+    r"""Returns the hinge loss of the right classes' scores against the best wrong one.
+
+    Choose it for dense labels, or to reproduce Keras; for one label an example
+    `multiclass_hinge_loss` compares with the wrong classes alone.
+
+    With $s$ the scores and $l$ the labels:
+
+    $$ \max\left(0,\; 1 + \max_j (1 - l_j)\,s_j - \sum_j l_j\,s_j\right) $$
+
+    in which, as in Keras, a right class adds a 0 to the inner maximum.
+
+    Args:
+        scores: Floating, `[..., C]`, of which the largest is the decision.
+        labels: Real, 0 or 1 (or between), broadcastable to `scores`; one-hot as a rule.
+        where: Boolean mask, broadcastable to the per-example loss; False entries count
+            nowhere ([conventions][]). A mask of the rank of `scores` drops single
+            classes.
+        weights: Real weights, broadcastable to the per-example loss ([conventions][]).
+        reduction: "none" for the per-example losses, "sum" for their weighted sum,
+            "mean" for their weighted mean ([conventions][]).
+
+    Returns:
+        `[...]`, at least 0; a scalar if reduced.
+
+    Gradient:
+        Where the loss is positive, $-l_j$ for `scores`, and $1 - l_j$ more at the class
+        of the inner maximum, shared evenly among equals; $-s_j$ for `labels`, and
+        $-s_j$ more there. 0 elsewhere, the kink included.
+
+    Numerics:
+        Computes in float32, or float64 if `scores` or `labels` are float64; time and
+        memory are linear in the number of elements. An empty or fully masked input has
+        sum and mean 0. What rounding took from the difference is put back, so that
+        small losses keep their digits. A score of -inf at a label of 1 gives inf, as a
+        wrong class it is no rival.
+
+    Raises:
+        TypeError: If `scores` is not floating, another input not real, or `where` not
+            boolean.
+        ValueError: If an input does not fit the shapes above, there is no class, or
+            `reduction` is unknown.
+
+    Example:
+        >>> import jaxloss as jl
+        >>> print(jl.categorical_hinge_loss([2.0, 1.5, 0.0], [1, 0, 0]))
+        0.5
+
+    References:
+        Keras, "Hinge losses for maximum-margin classification", `CategoricalHinge`,
+        https://keras.io/api/losses/hinge_losses/
+    """
     scores, labels, classes, keep, weights = _dense(
         scores, labels, where, weights, reduction
     )
@@ -161,6 +419,55 @@ def multilabel_margin_loss(
     weights: ArrayLike | None = None,
     reduction: Reduction = "none",
 ) -> jax.Array:
+    r"""Returns the mean violation of the margin between named and other classes.
+
+    Choose it where each example names a few classes that should outrank all others;
+    `multilabel_soft_margin_loss` decides on each class by itself.
+
+    With $s$ the scores and $Y$ the classes that the labels name:
+
+    $$ \frac{1}{C} \sum_{i \in Y} \sum_{j \notin Y} \max(0,\; 1 - (s_i - s_j)) $$
+
+    Args:
+        scores: Floating, `[..., C]`; larger means more likely.
+        labels: Integer, `[..., L]`, class indices in [0, C), ended by the first -1:
+            what follows it is not read.
+        where: Boolean mask, broadcastable to the per-example loss; False entries count
+            nowhere ([conventions][]). A mask of the rank of `scores` drops single
+            classes.
+        weights: Real weights, broadcastable to the per-example loss ([conventions][]).
+        reduction: "none" for the per-example losses, "sum" for their weighted sum,
+            "mean" for their weighted mean ([conventions][]).
+
+    Returns:
+        `[...]`, at least 0; a scalar if reduced.
+
+    Gradient:
+        For each pair with a positive violation, $-1 / C$ for `scores` at the named
+        class and $1 / C$ at the other, 0 at the kink as in PyTorch. `labels` receive
+        none.
+
+    Numerics:
+        Computes in float32, or float64 if `scores` are float64; time is of the order of
+        L C for an example. An empty or fully masked input has sum and mean 0. A score
+        of -inf is no rival. A label outside [0, C) before the first -1 gives NaN, and
+        raises under `checkify`.
+
+    Raises:
+        TypeError: If `scores` is not floating, `labels` is not integer, another input
+            not real, or `where` not boolean.
+        ValueError: If an input does not fit the shapes above, there is no class, or
+            `reduction` is unknown.
+
+    Example:
+        >>> import jaxloss as jl
+        >>> print(jl.multilabel_margin_loss([0.5, 1.0, 0.0, 0.25], [1, 0, -1, -1]))
+        0.375
+
+    References:
+        PyTorch, "torch.nn.MultiLabelMarginLoss",
+        https://docs.pytorch.org/docs/stable/generated/torch.nn.MultiLabelMarginLoss.html
+    """
     scores, (axis,) = checks.class_array("scores", scores, -1)
     labels = checks.integer_array("labels", labels)
     batch = scores.shape[:-1]
@@ -209,6 +516,57 @@ def multilabel_soft_margin_loss(
     weights: ArrayLike | None = None,
     reduction: Reduction = "none",
 ) -> jax.Array:
+    r"""Returns the mean over the classes of their binary cross entropies.
+
+    Choose it for several independent labels an example, averaged as PyTorch does;
+    `sigmoid_binary_cross_entropy` keeps one loss for each.
+
+    With $x$ the logits, $l$ the labels and $w$ the `class_weights`:
+
+    $$
+    \frac{1}{C} \sum_j w_j \left( l_j \log(1 + e^{-x_j})
+    + (1 - l_j) \log(1 + e^{x_j}) \right)
+    $$
+
+    Args:
+        logits: Floating, `[..., C]`, log-odds of each class.
+        labels: Real, 0, 1 or a probability between them, broadcastable to `logits`.
+        class_weights: Real, `[C]`, what each class counts for. None counts each 1.
+        where: Boolean mask, broadcastable to the per-example loss; False entries count
+            nowhere ([conventions][]). A mask of the rank of `logits` drops single
+            classes.
+        weights: Real weights, broadcastable to the per-example loss ([conventions][]).
+        reduction: "none" for the per-example losses, "sum" for their weighted sum,
+            "mean" for their weighted mean ([conventions][]).
+
+    Returns:
+        `[...]`, in nats, at least 0 for labels in [0, 1]; a scalar if reduced.
+
+    Gradient:
+        $w_j\,(1 / (1 + e^{-x_j}) - l_j) / C$ for `logits`, $-w_j\,x_j / C$ for
+        `labels`; `class_weights` receive theirs, all smooth.
+
+    Numerics:
+        Computes in float32, or float64 if `logits` or `labels` are float64; time and
+        memory are linear in the number of elements. An empty or fully masked input has
+        sum and mean 0. No exponential overflows, and small losses keep their digits. A
+        logit of inf or -inf costs 0 where the label agrees, else inf.
+
+    Raises:
+        TypeError: If `logits` is not floating, another input not real, or `where` not
+            boolean.
+        ValueError: If an input does not fit the shapes above, there is no class, or
+            `reduction` is unknown.
+
+    Example:
+        >>> import jaxloss as jl
+        >>> print(f"{jl.multilabel_soft_margin_loss([0.0, 2.0, -1.0], [1, 1, 0]):.4f}")
+        0.3778
+
+    References:
+        PyTorch, "torch.nn.MultiLabelSoftMarginLoss",
+        https://docs.pytorch.org/docs/stable/generated/torch.nn.MultiLabelSoftMarginLoss.html
+    """
     logits, labels, classes, keep, weights = _dense(
         logits, labels, where, weights, reduction, "logits"
     )
@@ -227,6 +585,50 @@ def multilabel_soft_margin_loss(
 def make_fenchel_young_loss(
     max_fun: Callable[..., jax.Array],
 ) -> Callable[..., jax.Array]:
+    r"""Returns the Fenchel-Young loss that belongs to a max function.
+
+    Choose it to make a loss for a prediction rule of your own: the maximum of scores
+    plus a regulariser, over any set of outputs. With `jax.nn.logsumexp` it makes
+    `softmax_cross_entropy`, but for the labels' entropy.
+
+    With $s$ the scores, $t$ the targets and $f$ the `max_fun`:
+
+    $$ f(s) - \sum_j t_j\,s_j $$
+
+    Args:
+        max_fun: Takes the scores of one example, `[C]`, and what else the loss is
+            given, and returns a scalar: the regularised maximum.
+
+    Returns:
+        The loss `(scores, targets, *args, **kwargs)` of floating scores `[..., C]` and
+        targets that broadcast to them. It gives `[...]` and hands `args` and `kwargs`
+        on to `max_fun`; it has no mask, weights or reduction of its own.
+
+    Gradient:
+        $f'(s) - t$ for the scores, $f'$ being that of `max_fun`: its regularised
+        argmax. $-s$ for the targets.
+
+    Numerics:
+        The scores reach `max_fun` in float32, or float64 if they or the targets are
+        float64. A target of 0 at a score of -inf adds 0.
+
+    Raises:
+        TypeError: If the loss is given scores that are not floating, or targets that
+            are not real.
+        ValueError: If the loss is given scores without a class, or targets that do not
+            broadcast to them.
+
+    Example:
+        >>> import jax
+        >>> import jaxloss as jl
+        >>> loss = jl.make_fenchel_young_loss(max_fun=jax.nn.logsumexp)
+        >>> print(f"{loss([2.0, 0.0, 0.0], [1.0, 0.0, 0.0]):.4f}")
+        0.2395
+
+    References:
+        Mathieu Blondel, André F. T. Martins and Vlad Niculae, "Learning with
+        Fenchel-Young Losses", 2020, https://arxiv.org/abs/1901.02324
+    """
     def fenchel_young_loss(scores, targets, *args, **kwargs):
         scores, _ = checks.class_array("scores", scores, -1)
         targets = checks.to_array("targets", targets)
