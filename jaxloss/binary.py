@@ -664,8 +664,7 @@ def hinge_embedding_loss(
     weights: ArrayLike | None = None,
     reduction: Reduction = "none",
 ) -> jax.Array:
-    r"""Returns the distance of a pair that belongs together, else what it lacks to a
-    margin.
+    r"""Returns the distance of a pair, or what it lacks to the margin if they differ.
 
     Choose it to train embeddings from pairs that are marked alike or different, with a
     distance of your own.

@@ -169,8 +169,7 @@ def multiclass_sparsemax_loss(
     weights: ArrayLike | None = None,
     reduction: Reduction = "none",
 ) -> jax.Array:
-    r"""Returns the sparsemax loss, whose probabilities are exactly zero for far-off
-    classes.
+    r"""Returns the sparsemax loss, whose probabilities reach exactly zero.
 
     Choose it over `softmax_cross_entropy_with_integer_labels` where a clear decision
     should cost exactly 0. `sparsemax_loss` is the binary one.

@@ -670,8 +670,7 @@ def robust_loss(
     weights: ArrayLike | None = None,
     reduction: Reduction = "none",
 ) -> jax.Array:
-    r"""Returns Barron's general robust loss, whose shape alpha sets how much outliers
-    count.
+    r"""Returns Barron's general robust loss, whose shape is set by alpha.
 
     Choose it to move between known losses with one number: `l2_loss` at alpha 2,
     `charbonnier_loss` less its minimum at 1, Cauchy at 0, Geman-McClure at -2 and
@@ -990,9 +989,8 @@ def poisson_nll_loss(
     Choose it over `squared_error` for counts, whose variance grows with their mean.
     Keras's `poisson` is the one with `log_input=False`.
 
-    With $p$ the predictions and $t$ the targets, up to $\log t!$, which has no part in
-    the
-    fit:
+    With $p$ the predictions and $t$ the targets, but for $\log t!$, which no fit
+    depends on (see `full`):
 
     $$
     \begin{cases}
