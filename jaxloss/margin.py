@@ -235,7 +235,7 @@ def _sparsemax(scores, labels):
     top = jax.lax.stop_gradient(jnp.max(scores, axis=-1, keepdims=True))
     scores = scores - jnp.where(jnp.isneginf(top), 0, top)
     support = _support(jax.lax.stop_gradient(scores)) & ~jnp.isneginf(scores)
-    size = jnp.sum(support, axis=-1, keepdims=True)
+    size = jnp.sum(support, axis=-1, keepdims=True, dtype=scores.dtype)
     inside = jnp.where(support, scores, 0)
     tau = (jnp.sum(inside, axis=-1, keepdims=True) - 1) / jnp.maximum(size, 1)
     wrong = support & ~at_label(scores, labels, scores.ndim - 1)
@@ -489,7 +489,7 @@ def multilabel_margin_loss(
     )
     index = jnp.clip(labels, 0, scores.shape[-1] - 1)
     own = jnp.take_along_axis(scores, index, axis=-1)
-    each = jnp.arange(scores.shape[-1]).reshape((1,) * scores.ndim + (-1,))
+    each = jnp.arange(scores.shape[-1], dtype=index.dtype).reshape((1,) * scores.ndim + (-1,))
     hit = (jnp.expand_dims(index, -1) == each) & jnp.expand_dims(named, -1)
     target = jnp.any(hit, axis=-2)
     # Every named class against every class not named: [..., L, C], which the compiler
