@@ -512,7 +512,7 @@ def softmax_focal_loss(
             drop(hot, classes, keep, (axis,)), label_smoothing, classes, (axis,)
         )
         hot = hot if scale is None else hot * scale
-        per_class = jnp.expand_dims(jnp.broadcast_to(gamma, labels.shape), axis)
+        per_class = jnp.expand_dims(checks.broadcast_to(gamma, labels), axis)
         focal = _focal(surprisals(logits, axis=axis), per_class)
         loss = jnp.sum(product(hot, focal), axis=axis)
         loss = jnp.where(is_class(logits, labels, axis), loss, jnp.nan)
@@ -520,7 +520,7 @@ def softmax_focal_loss(
 
 
 def _focal(surprise, gamma):
-    return _modulated(surprise, jnp.broadcast_to(gamma, surprise.shape))
+    return _modulated(surprise, checks.broadcast_to(gamma, surprise))
 
 
 # With the surprisal h = -log p and miss = 1 - p = -expm1(-h):
@@ -689,7 +689,7 @@ def generalized_cross_entropy(
     )
     q = checks.scalar("q", q, dtype)
     surprise = surprisal(logits, labels, axis=axis)
-    loss = _generalized(surprise, jnp.broadcast_to(q, surprise.shape))
+    loss = _generalized(surprise, checks.broadcast_to(q, surprise))
     return reduce_loss(loss, keep, weights, reduction)
 
 

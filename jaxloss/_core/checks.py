@@ -50,7 +50,17 @@ def real_arrays(**arguments: ArrayLike) -> tuple[jax.Array, ...]:
     for name, array in arrays.items():
         check_broadcast(name, array.shape, lead, shape)
     return tuple(
-        jnp.broadcast_to(array.astype(dtype), shape) for array in arrays.values()
+        broadcast_to(array.astype(dtype), arrays[lead]) for array in arrays.values()
+    )
+
+
+def broadcast_to(array: jax.Array, like: jax.Array) -> jax.Array:
+    """Broadcasts to the shape of `like`, and to its placement on an explicit mesh."""
+    if array.shape == like.shape:
+        return array
+    sharding = jax.typeof(like).sharding
+    return jnp.broadcast_to(
+        array, like.shape, out_sharding=sharding if any(sharding.spec) else None
     )
 
 
@@ -103,10 +113,11 @@ def tail(
     if where is not None:
         where = to_mask("where", where)
         check_broadcast("where", where.shape, "the per-example loss", shape)
+        where = jax.lax.broadcast_to_rank(where, len(shape))
     if weights is not None:
         weights = to_array("weights", weights)
         check_broadcast("weights", weights.shape, "the per-example loss", shape)
-        weights = weights.astype(dtype)
+        weights = jax.lax.broadcast_to_rank(weights.astype(dtype), len(shape))
     return where, weights
 
 

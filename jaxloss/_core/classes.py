@@ -1,5 +1,6 @@
 """Arguments with a class axis: labels, masks by example or by class, class weights."""
 
+import jax
 import jax.numpy as jnp
 
 from jaxloss._core import checks
@@ -104,4 +105,6 @@ def class_weight_array(class_weights, logits, axes, dtype):
 
 def weight_of(scale, labels):
     """Each example's class weight."""
-    return jnp.take(scale.reshape(-1), labels, mode="clip")
+    placed = jax.typeof(labels).sharding  # of use on an explicit mesh alone
+    pick = scale.reshape(-1).at[labels]
+    return pick.get(mode="clip", out_sharding=placed if any(placed.spec) else None)

@@ -47,6 +47,7 @@ def analytic(forward: Callable[..., Any], backward: Callable[..., Any]):
             return reverse(*inputs)
 
         def jvp(primals, tangents):
+            primals = tuple(map(jnp.asarray, primals))  # constants come as they are
             # Not vjp's own value: a further derivative would go through `forward`'s
             # code, not through the rule. The compiler merges the two.
             value = both(*primals)
@@ -65,7 +66,7 @@ def analytic(forward: Callable[..., Any], backward: Callable[..., Any]):
             return value, sum(products[1:], start=products[0])
 
         both.defjvp(jvp, symbolic_zeros=True)
-        return both(*inputs)
+        return both(*_vary_alike(inputs))
 
     return loss
 
@@ -84,6 +85,20 @@ def pointwise(rule: Callable[..., Any]):
         return tuple(cotangent * partial for partial in partials)
 
     return functools.wraps(rule)(analytic(forward, backward))
+
+
+def _vary_alike(inputs):
+    """Inside `shard_map`, lets every input vary over the mesh axes that any varies over.
+
+    A cotangent varies like the loss, hence like all inputs taken together, and has to
+    match its own input; JAX closes the sum over devices where that one is replicated.
+    """
+    varying = [jax.typeof(x).manual_axis_type.varying for x in inputs]
+    every = frozenset().union(*varying)
+    return [
+        jax.lax.pcast(x, tuple(sorted(every - own)), to="varying") if own < every else x
+        for x, own in zip(inputs, varying, strict=True)
+    ]
 
 
 def _inner_product(gradient, tangent, axis, value):

@@ -70,10 +70,9 @@ def reduce_loss(
         return total
     if keep is None and weights is None and mass is None:
         return total / max(loss.size // max(total.size, 1), 1)
-    counted = jnp.ones((), loss.dtype)
+    counted = jnp.ones_like(loss)
     for factor in (weights, mass):
         counted = counted if factor is None else counted * factor
-    counted = jnp.broadcast_to(counted, loss.shape)
     if keep is not None:
         counted = jnp.where(keep, counted, 0)
     denominator = jnp.sum(counted, axis=axis)
