@@ -1,0 +1,35 @@
+"""Settings for the whole suite, and the fixtures that its files share."""
+
+import contextlib
+from collections.abc import Iterator
+
+import jax
+import pytest
+
+# No result may rest on an implicit promotion of dtypes or ranks. A test that calls a
+# library which does relaxes it: `with jax.numpy_dtype_promotion("standard")`.
+jax.config.update("jax_numpy_dtype_promotion", "strict")
+jax.config.update("jax_numpy_rank_promotion", "raise")
+# For the tests of sharding; the others see the first device alone.
+jax.config.update("jax_num_cpu_devices", 8)
+
+
+def _devices() -> Iterator[jax.Device]:
+    """The first device of each platform that is present."""
+    for platform in ("cpu", "gpu", "tpu"):
+        with contextlib.suppress(RuntimeError):
+            yield jax.devices(platform)[0]
+
+
+@pytest.fixture(params=_devices(), ids=lambda device: device.platform)
+def device(request):
+    """Runs a test once on every platform that is present."""
+    with jax.default_device(request.param):
+        yield request.param
+
+
+@pytest.fixture
+def x64():
+    """Float64 for the length of a test."""
+    with jax.enable_x64(True):
+        yield
