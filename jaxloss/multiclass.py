@@ -280,8 +280,8 @@ def softmax_cross_entropy_with_integer_labels(
         linear in the number of elements. An empty or fully masked input has sum and
         mean 0. The label is left out of the sum of exponentials: a loss of 1e-20 keeps
         its digits. A logit of -inf has probability and gradient 0, and as the label's
-        own gives inf. A label outside [0, C) gives NaN, and raises under `checkify`; so
-        does a NaN or +inf logit, without raising.
+        own gives inf. A label outside [0, C) gives NaN, and raises under `checkify`; a
+        NaN or +inf logit gives NaN.
 
     Raises:
         TypeError: If `logits` is not floating, `labels` is not integer, another input

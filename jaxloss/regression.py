@@ -853,9 +853,8 @@ def absolute_percentage_error(
     Numerics:
         Computes in float32, or float64 if an input is float64; time and memory are
         linear in the number of elements. An empty or fully masked input has sum and
-        mean 0. The quotient is formed before the product, so that the loss is finite
-        wherever its true value is. With `epsilon` 0, a target of 0 gives inf or,
-        predicted right, NaN.
+        mean 0. An error beyond the largest float is no obstacle where the quotient is
+        finite. With `epsilon` 0, a target of 0 gives inf or, predicted right, NaN.
 
     Raises:
         TypeError: If an input is not real, `predictions` not floating, or `where` not
@@ -938,7 +937,7 @@ def squared_log_error(
         Computes in float32, or float64 if an input is float64; time and memory are
         linear in the number of elements. An empty or fully masked input has sum and
         mean 0. The two logarithms are one, of the ratio, so that near-equal sides keep
-        their digits. An infinite side gives inf.
+        their digits. A side of inf gives inf, two of them NaN.
 
     Raises:
         TypeError: If an input is not real, `predictions` not floating, or `where` not
