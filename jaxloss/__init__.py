@@ -1,4 +1,8 @@
-"""Pure, jittable loss functions for JAX with analytic gradients."""
+"""Pure, jittable loss functions for JAX with analytic gradients.
+
+Every name in `__all__` is a function of arrays, and `help` on it gives its formula,
+gradient, numerics and an example.
+"""
 
 from jaxloss.binary import (
     binary_cross_entropy,

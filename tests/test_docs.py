@@ -1,0 +1,29 @@
+"""The examples on the site's pages run, and show what they say."""
+
+import doctest
+import re
+from pathlib import Path
+
+import jax.numpy as jnp
+import pytest
+
+PAGES = sorted((Path(__file__).parent.parent / "docs").rglob("*.md"))
+
+
+@pytest.mark.parametrize(
+    "page", [page for page in PAGES if ">>> " in page.read_text()], ids=lambda p: p.stem
+)
+def test_sessions_give_what_they_show(page):
+    failed, tried = doctest.testfile(str(page), module_relative=False)
+    assert failed == 0
+    assert tried
+
+
+def test_first_example_ignores_its_padding():
+    [index] = [page for page in PAGES if page.name == "index.md"]
+    [code] = re.findall(r"```python\n(.*?)```", index.read_text(), flags=re.DOTALL)
+    names = {}
+    exec(code, names)
+    assert jnp.isfinite(names["value"])
+    assert jnp.all(names["gradient"][-1] == 0)
+    assert jnp.all(names["gradient"][:-1] != 0)
