@@ -489,7 +489,8 @@ def multilabel_margin_loss(
     )
     index = jnp.clip(labels, 0, scores.shape[-1] - 1)
     own = jnp.take_along_axis(scores, index, axis=-1)
-    each = jnp.arange(scores.shape[-1], dtype=index.dtype).reshape((1,) * scores.ndim + (-1,))
+    each = jnp.arange(scores.shape[-1], dtype=index.dtype)
+    each = each.reshape((1,) * scores.ndim + (-1,))
     hit = (jnp.expand_dims(index, -1) == each) & jnp.expand_dims(named, -1)
     target = jnp.any(hit, axis=-2)
     # Every named class against every class not named: [..., L, C], which the compiler

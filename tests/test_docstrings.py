@@ -124,7 +124,7 @@ def test_examples_are_collected(pytestconfig):
 def test_references_carry_a_link(name):
     references = parse(name)[2]["References"]
     for reference in re.split(r"\n\s*\n", references.strip()):
-        assert re.search(r"https://\S+$", reference)
+        assert re.search(r"https://\S+?(, (section|equation)s? .+)?$", reference)
 
 
 @every_function
