@@ -629,6 +629,7 @@ def make_fenchel_young_loss(
         Mathieu Blondel, André F. T. Martins and Vlad Niculae, "Learning with
         Fenchel-Young Losses", 2020, https://arxiv.org/abs/1901.02324
     """
+
     def fenchel_young_loss(scores, targets, *args, **kwargs):
         scores, _ = checks.class_array("scores", scores, -1)
         targets = checks.to_array("targets", targets)
