@@ -15,6 +15,16 @@ from jaxloss.binary import (
     sparsemax_loss,
     squared_hinge_loss,
 )
+from jaxloss.embedding import (
+    circle_loss,
+    cosine_distance,
+    cosine_embedding_loss,
+    cosine_similarity,
+    margin_ranking_loss,
+    ntxent,
+    triplet_margin_loss,
+    triplet_margin_with_distance_loss,
+)
 from jaxloss.margin import (
     categorical_hinge_loss,
     make_fenchel_young_loss,
@@ -97,4 +107,13 @@ __all__ = [
     "softmax_cross_entropy",
     "softmax_cross_entropy_with_integer_labels",
     "softmax_focal_loss",
+    # embedding
+    "circle_loss",
+    "cosine_distance",
+    "cosine_embedding_loss",
+    "cosine_similarity",
+    "margin_ranking_loss",
+    "ntxent",
+    "triplet_margin_loss",
+    "triplet_margin_with_distance_loss",
 ]

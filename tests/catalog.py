@@ -19,9 +19,15 @@ The comments at the fields of `Case` say what else an entry can state. Every rul
 holds for the new loss or fails by its name; `pytest -k huber_loss` runs one loss.
 """
 
-from cases import binary, margin, multiclass, regression
+from cases import binary, embedding, margin, multiclass, regression
 from cases.case import Case
 
 __all__ = ["CASES", "Case"]
 
-CASES = [*regression.CASES, *binary.CASES, *multiclass.CASES, *margin.CASES]
+CASES = [
+    *regression.CASES,
+    *binary.CASES,
+    *multiclass.CASES,
+    *margin.CASES,
+    *embedding.CASES,
+]

@@ -38,7 +38,8 @@ def test_signature_has_the_inputs_in_front_and_the_tail(case):
     assert known == [name for name in case.inputs if name in positional]
     assert positional[: len(known)] == known
     # optax has `where` among the positional arguments of a few losses.
-    for name, default in {"where": None, "weights": None, "reduction": "none"}.items():
+    tail = {"where": None, "weights": None, "reduction": case.default_reduction}
+    for name, default in tail.items():
         assert parameters[name].default == default
         assert (
             name == "where" or parameters[name].kind is inspect.Parameter.KEYWORD_ONLY

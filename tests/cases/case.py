@@ -36,6 +36,8 @@ class Case:
     mass: Callable[..., np.ndarray] | None = None
     # False: there is no where, weights and reduction with the meaning of rule 3.
     tail: bool = True
+    # The reduction of a call that names none, which `options` then names.
+    default_reduction: str = "none"
     # False: an example's loss depends on the other examples (ntxent).
     independent: bool = True
     # False: the result has the dtype of the first input, half precision included.
