@@ -38,7 +38,7 @@ from jaxloss._core.softmax import (
 def softmax_cross_entropy(
     logits: ArrayLike,
     labels: ArrayLike,
-    axis: int | tuple[int, ...] = -1,
+    axis: int | tuple[int, ...] | None = -1,
     where: ArrayLike | None = None,
     *,
     class_weights: ArrayLike | None = None,
@@ -66,7 +66,8 @@ def softmax_cross_entropy(
             log-probabilities.
         labels: Real, at least 0, broadcastable to `logits`; a sum other than 1 is taken
             as it is.
-        axis: The class axis, or a tuple of axes that share one distribution.
+        axis: The class axis, or a tuple of axes that share one distribution; None for
+            all axes.
         where: Boolean mask, broadcastable to the per-example loss; False entries count
             nowhere ([conventions][]). A mask of the rank of `logits` drops single
             classes.
@@ -137,7 +138,7 @@ def softmax_cross_entropy(
 def safe_softmax_cross_entropy(
     logits: ArrayLike,
     labels: ArrayLike,
-    axis: int | tuple[int, ...] = -1,
+    axis: int | tuple[int, ...] | None = -1,
     where: ArrayLike | None = None,
     *,
     class_weights: ArrayLike | None = None,
@@ -164,7 +165,8 @@ def safe_softmax_cross_entropy(
             log-probabilities.
         labels: Real, at least 0, broadcastable to `logits`; a sum other than 1 is taken
             as it is.
-        axis: The class axis, or a tuple of axes that share one distribution.
+        axis: The class axis, or a tuple of axes that share one distribution; None for
+            all axes.
         where: Boolean mask, broadcastable to the per-example loss; False entries count
             nowhere ([conventions][]). A mask of the rank of `logits` drops single
             classes.
@@ -548,7 +550,7 @@ def poly_loss_cross_entropy(
     logits: ArrayLike,
     labels: ArrayLike,
     epsilon: ArrayLike = 2.0,
-    axis: int | tuple[int, ...] = -1,
+    axis: int | tuple[int, ...] | None = -1,
     where: ArrayLike | None = None,
     *,
     weights: ArrayLike | None = None,
@@ -570,7 +572,8 @@ def poly_loss_cross_entropy(
             as it is.
         epsilon: $\epsilon$, a scalar of either sign, the weight of the second term. 2.0
             as in optax and, for ImageNet, in the paper.
-        axis: The class axis, or a tuple of axes that share one distribution.
+        axis: The class axis, or a tuple of axes that share one distribution; None for
+            all axes.
         where: Boolean mask, broadcastable to the per-example loss; False entries count
             nowhere ([conventions][]). A mask of the rank of `logits` drops single
             classes.
@@ -779,6 +782,8 @@ def smooth_labels(
 
 def _dense_arguments(logits, labels, axis, where, weights, reduction):
     """Logits and label distributions of one shape, checked and masked."""
+    if axis is None:
+        axis = tuple(range(checks.to_array("logits", logits).ndim))
     logits, axes = checks.class_array("logits", logits, axis)
     labels = checks.to_array("labels", labels)
     checks.check_broadcast("labels", labels.shape, "logits", logits.shape)
