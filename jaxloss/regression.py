@@ -1,24 +1,26 @@
 """Regression losses, elementwise in e = predictions - targets."""
 
-import math
-
 import jax
 import jax.numpy as jnp
+from jax.lax import stop_gradient
 from jax.typing import ArrayLike
 
 from jaxloss._core import checks
 from jaxloss._core.derivative import pointwise
 from jaxloss._core.numerics import (
     LOG_2_PI,
-    expm1,
-    expm1_ratio,
-    expm1_ratio_slope,
+    difference_over,
+    direction,
+    excess,
     log_cosh_and_tanh,
-    product,
+    minus_product,
+    quotient,
+    scaled_difference,
     times_difference,
     two_difference,
 )
 from jaxloss._core.reduction import Reduction, reduce_loss, select
+from jaxloss._core.robust import robust
 
 
 def squared_error(
@@ -194,8 +196,15 @@ def absolute_error(
         Statistical Learning", 2nd edition, 2009, section 10.6,
         https://hastie.su.domains/ElemStatLearn/
     """
-    (e,), keep, weights = _errors(predictions, targets, where, weights, reduction)
-    return reduce_loss(jnp.abs(e), keep, weights, reduction)
+    inputs, keep, weights = _arguments(predictions, targets, where, weights, reduction)
+    return reduce_loss(_absolute(*inputs), keep, weights, reduction)
+
+
+@pointwise
+def _absolute(p, t):
+    # The derivative of `jnp.abs` at 0 is 1; PyTorch's, and this one, is 0.
+    sign = direction(p, t)
+    return jnp.abs(p - t), (sign, -sign)
 
 
 def huber_loss(
@@ -271,17 +280,18 @@ def huber_loss(
     return reduce_loss(_huber(*inputs), keep, weights, reduction)
 
 
+# Outside, delta (abs(e) - delta/2) by halves, since e may overflow where the loss does
+# not; the slope in delta is abs(e) - delta, a difference that ends near 0.
 @pointwise
 def _huber(p, t, delta):
     e = p - t
-    a = jnp.abs(e)
-    inside = a <= delta
-    # delta·abs(e) - delta²/2 keeps its digits, since delta·abs(e) >= delta² outside.
-    outer = jnp.abs(times_difference(delta, p, t)) - 0.5 * delta * delta
+    beyond = excess(p, t, delta)
+    inside = beyond <= 0
     inner = jnp.where(inside, e, 0)
+    outer = (2 * delta) * excess(p / 2, t / 2, delta / 4)
     value = jnp.where(inside, (0.5 * inner) * inner, outer)
-    slope = jnp.where(inside, e, jnp.sign(e) * delta)
-    return value, (slope, -slope, jnp.where(inside, 0, a - delta))
+    slope = jnp.where(inside, e, delta * direction(p, t))
+    return value, (slope, -slope, jnp.where(inside, 0, beyond))
 
 
 def smooth_l1_loss(
@@ -348,20 +358,22 @@ def smooth_l1_loss(
         Ross Girshick, "Fast R-CNN", 2015, equation 3, https://arxiv.org/abs/1504.08083
     """
     checks.check_number("beta", beta, minimum=0)
-    (e, beta), keep, weights = _errors(
+    inputs, keep, weights = _arguments(
         predictions, targets, where, weights, reduction, beta=beta
     )
-    return reduce_loss(_smooth_l1(e, beta), keep, weights, reduction)
+    return reduce_loss(_smooth_l1(*inputs), keep, weights, reduction)
 
 
 @pointwise
-def _smooth_l1(e, beta):
-    a = jnp.abs(e)
-    inside = a < beta
-    ratio = jnp.where(inside, e, 0) / jnp.where(inside, beta, 1)
-    value = jnp.where(inside, (0.5 * ratio) * e, a - 0.5 * beta)
-    slope = jnp.where(inside, ratio, jnp.sign(e))
-    return value, (slope, jnp.where(inside, -0.5 * ratio * ratio, -0.5))
+def _smooth_l1(p, t, beta):
+    e = p - t
+    inside = jnp.abs(e) < beta
+    sign = direction(p, t)
+    ratio = difference_over(p, t, jnp.where(inside, beta, 1))
+    value = jnp.where(inside, (0.5 * ratio) * e, excess(p, t, beta / 2))
+    slope = jnp.where(inside, ratio, sign)
+    # At e = beta = 0 the loss is 0 for every beta, and so is its slope.
+    return value, (slope, -slope, -0.5 * slope * slope)
 
 
 def log_cosh(
@@ -570,12 +582,10 @@ def epsilon_insensitive_loss(
 
 @pointwise
 def _epsilon_insensitive(p, t, epsilon):
-    # abs(e) - epsilon cancels near the kink: what rounding took from e comes back.
-    e, lost = two_difference(p, t)
-    sign = jnp.sign(e)
-    excess = (sign * e - epsilon) + sign * lost
-    slope = jnp.where(excess <= 0, 0, sign)
-    return jnp.where(excess <= 0, 0, excess), (slope, -slope, -jnp.abs(slope))
+    beyond = excess(p, t, epsilon)
+    inside = beyond <= 0
+    slope = jnp.where(inside, 0, direction(p, t))
+    return jnp.where(inside, 0, beyond), (slope, -slope, -jnp.abs(slope))
 
 
 def charbonnier_loss(
@@ -640,24 +650,28 @@ def charbonnier_loss(
         1994, https://doi.org/10.1109/ICIP.1994.413553
     """
     checks.check_number("epsilon", epsilon, minimum=0)
-    (e, epsilon), keep, weights = _errors(
+    inputs, keep, weights = _arguments(
         predictions, targets, where, weights, reduction, epsilon=epsilon
     )
-    return reduce_loss(_charbonnier(e, epsilon), keep, weights, reduction)
+    return reduce_loss(_charbonnier(*inputs), keep, weights, reduction)
 
 
+# With m the larger of abs(e) and epsilon, x = e/m and y = epsilon/m, the loss is
+# m sqrt(x² + y²), where no square over- or underflows, and its slopes are x and y over
+# the root. With e and epsilon both 0 it is abs(e), and its subgradient 0.
 @pointwise
-def _charbonnier(e, epsilon):
-    # Scaled by the larger side, so that no square over- or underflows. With e and
-    # epsilon both 0 the loss is abs(e), and its subgradient 0.
-    a, b = jnp.abs(e), jnp.abs(epsilon)
-    larger = jnp.where(a > b, a, b)
-    scale = jnp.where((larger == 0) | jnp.isinf(larger), 1, larger)
-    x = jnp.where(jnp.isinf(e), jnp.sign(e), e / scale)
-    y = jnp.where(jnp.isinf(e), 0, epsilon / scale)
+def _charbonnier(p, t, epsilon):
+    e, epsilon, k = scaled_difference(p, t, jnp.abs(epsilon))
+    a = jnp.abs(e)
+    larger = jnp.where(a > epsilon, a, epsilon)
+    m = jnp.where((larger == 0) | jnp.isinf(larger), 1, larger)
+    x = jnp.where(jnp.isinf(e), jnp.sign(e), quotient(e, m))
+    y = jnp.where(jnp.isinf(e), 0, quotient(epsilon, m))
     square = x * x + y * y
     root = jnp.sqrt(jnp.where(square == 0, 1, square))
-    return larger * jnp.where(square == 0, 0, root), (x / root, y / root)
+    slope = x / root
+    value = larger * jnp.where(square == 0, 0, root) / k
+    return value, (slope, -slope, y / root)
 
 
 def robust_loss(
@@ -738,75 +752,7 @@ def robust_loss(
         predictions, targets, where, weights, reduction, alpha=alpha, scale=scale
     )
     checks.check_values("alpha", inputs[2] <= 2, "at most 2")
-    return reduce_loss(_robust(*inputs), keep, weights, reduction)
-
-
-# With s = e/scale, b = 2 - alpha, a = alpha/2, w² = s²/b, L = log(1 + w²):
-#     f = b/(2a) · (e^{aL} - 1) = b/2 · φ,   φ = E (E + 2) / a,   E = expm1(aL/2),
-# and, where b < 1, with u = e^{-bL/2}, f = (s² u + b (u - 1)) / (2a), in which neither
-# b -> 0 nor a large s is a problem. The derivatives follow:
-#     df/ds = s e^{(a-1)L},
-#     df/dalpha = -φ/2 + b L² ψ(aL)/4 + e^{aL} w²/(1 + w²)/2,
-# with ψ the slope of (e^y - 1)/y; for b < 1 instead
-#     df/db = ((s² + b) u' + u - 1)/(2a) + f/(2a),  u' = -u/2 · (L - w²/(1 + w²)).
-# Its limit for alpha -> -inf is 1 - exp(-s²/2), reached to rounding at -1/eps².
-@pointwise
-def _robust(p, t, alpha, scale):
-    s = times_difference(1 / scale, p, t)
-    alpha = jnp.where(alpha <= 2, alpha, jnp.nan)
-    limit = alpha < -1 / jnp.finfo(s.dtype).eps ** 2
-    alpha = jnp.where(limit, -2, alpha)
-    # df/dalpha grows like log(1/b) at alpha = 2: b stops at one rounding from it.
-    b = 2 - alpha
-    b = jnp.where(b < jnp.finfo(s.dtype).eps, jnp.finfo(s.dtype).eps, b)
-    a = alpha / 2
-    w = jnp.abs(s) / jnp.sqrt(b)
-    far = w > 1e9  # where 1 + w² is w² to rounding, and w² may overflow
-    w_squared = jnp.where(far, 1, w * w)
-    log_r2 = jnp.where(far, 2 * jnp.log(jnp.where(far, w, 1)), jnp.log1p(w_squared))
-    r = jnp.where(far, w, jnp.sqrt(1 + w_squared))
-    share = jnp.where(far, 1, w_squared / (1 + w_squared))  # w²/(1 + w²)
-
-    def power(exponent):
-        """(1 + w²)^(exponent/2); the power keeps digits for a large base."""
-        by_log = jnp.exp(exponent * log_r2 / 2)
-        return jnp.where(w > 1, jnp.where(w > 1, r, 1) ** exponent, by_log)
-
-    # alpha <= 1
-    y = jnp.where(b < 1, 0, a * log_r2)
-    phi = (log_r2 / 2) * expm1_ratio(y / 2) * (expm1(y / 2) + 2)
-    outer = (b / 2) * phi
-    outer_alpha = (
-        -phi / 2
-        + b * log_r2 * log_r2 * expm1_ratio_slope(y) / 4
-        + jnp.where(b < 1, 0, power(alpha)) * share / 2
-    )
-    # alpha > 1
-    two_a = jnp.where(b < 1, 2 * a, 1)
-    u = power(-b)
-    inner = ((s * u) * s + b * expm1(-b * log_r2 / 2)) / two_a
-    u_slope = -u / 2 * (log_r2 - share)
-    inner_alpha = -((s * u_slope) * s + b * u_slope + u - 1 + inner) / two_a
-
-    value = jnp.where(b < 1, inner, outer)
-    slope = s * power(alpha - 2)
-    alpha_slope = jnp.where(b < 1, inner_alpha, outer_alpha)
-
-    # s²/2 · (1 - s²/4), before w² underflows.
-    tiny = jnp.abs(s) < 0.3 * math.sqrt(jnp.finfo(s.dtype).eps)
-    square = jnp.where(jnp.abs(s) < 1e4, s * s, 1e8)
-    value = jnp.where(tiny, square / 2 * (1 - square / 4), value)
-    value = jnp.where(alpha == 2, (s / 2) * s, value)
-    alpha_slope = jnp.where(tiny, 0, alpha_slope)
-    value = jnp.where(limit, -expm1(-square / 2), value)
-    slope = jnp.where(limit, s * jnp.exp(-square / 2), slope)
-    alpha_slope = jnp.where(limit, 0, alpha_slope)
-    return value, (
-        slope / scale,
-        -slope / scale,
-        alpha_slope,
-        -product(slope, s) / scale,
-    )
+    return reduce_loss(robust(*inputs), keep, weights, reduction)
 
 
 def absolute_percentage_error(
@@ -881,16 +827,27 @@ def absolute_percentage_error(
 
 # With f = 100 abs(p - t)/d and d = max(abs(t), epsilon), at d = abs(t):
 #     df/dt = -100 sign(e) sign(t)·p/t², in which the two terms have been added up.
+# No product leaves the range before the result: where 100 p may, it is 8·8·1.5625 p.
 @pointwise
 def _percentage(p, t, epsilon):
-    size = jnp.abs(t)
-    own = size > epsilon
-    d = jnp.where(own, size, epsilon)
-    rate = 100 / d
-    value = jnp.abs(times_difference(rate, p, t))
-    slope = jnp.sign(p - t) * rate
-    t_slope = -slope * jnp.where(own, p / jnp.where(own, t, 1), 1)
-    return value, (slope, t_slope, jnp.where(own, 0, -value / d))
+    own = jnp.abs(t) > epsilon
+    d = jnp.where(own, jnp.abs(t), epsilon)
+    rate = quotient(jnp.full_like(d, 100), d)
+    e, d_k, _ = scaled_difference(p, t, d)
+    value = jnp.abs(e) * (100 / d_k)
+    sign = direction(p, t)
+
+    low = jnp.abs(p) < 1
+    divisor = jnp.where(own, d * jnp.where(low, 1, 0.125), 1)
+    once = quotient(p * jnp.where(low, 100, 1), divisor)
+    # The select keeps XLA from dividing once by divisor², which may underflow.
+    twice = quotient(jnp.where(own, once, 0), divisor) * jnp.where(low, 1, 1.5625)
+    t_slope = jnp.where(own, jnp.sign(t) * twice, rate)
+    fixed = jnp.where(own, 1, epsilon)
+    size = difference_over(jnp.where(own, 0, p), jnp.where(own, 0, t), fixed) * sign
+    epsilon_slope = jnp.where(size > 0.01, size * rate, quotient(value, fixed))
+    slopes = (sign * rate, -sign * t_slope, jnp.where(own, 0, -epsilon_slope))
+    return value, slopes
 
 
 def squared_log_error(
@@ -967,8 +924,9 @@ def squared_log_error(
 # log1p(p) - log1p(t) = ± log1p(abs(p - t)/(1 + min(p, t))): no two logs to subtract.
 @pointwise
 def _squared_log(p, t):
+    sign = jnp.where(p < t, -1, 1)
     smaller = jnp.where(p < t, p, t)
-    ratio = jnp.sign(p - t) * jnp.log1p(jnp.abs(p - t) / (1 + smaller))
+    ratio = sign * jnp.log1p(sign * (p - t) / (1 + smaller))
     return ratio * ratio, (2 * ratio / (1 + p), -2 * ratio / (1 + t))
 
 
@@ -1048,19 +1006,39 @@ def poisson_nll_loss(
     (p, t, eps), keep, weights = _arguments(
         predictions, targets, where, weights, reduction, eps=eps
     )
-    loss = jnp.exp(p) - t * p if log_input else p - _x_log_y(t, p + eps)
-    if full:
-        # Stirling's approximation of log(t!), which PyTorch takes for t > 1.
-        count = jnp.where(t > 1, t, 1)
-        stirling = count * jnp.log(count) - count + 0.5 * (LOG_2_PI + jnp.log(count))
-        loss = loss + jnp.where(t > 1, stirling, 0)
-    return reduce_loss(loss, keep, weights, reduction)
+    own, rest = _stirling(t) if full else (jnp.zeros_like(t), jnp.zeros_like(t))
+    loss = _poisson(p, t, own) if log_input else _poisson_of_rate(p, t, own, eps)
+    return reduce_loss(loss + rest, keep, weights, reduction)
 
 
-def _x_log_y(x, y):
-    """x log y with 0 log 0 = 0."""
-    both = (x == 0) & (y == 0)
-    return x * jnp.log(jnp.where(both, 1, y))
+def _stirling(t):
+    """Stirling's log(t!) = t·own + rest, which PyTorch takes for t > 1, else 0."""
+    log_t = jnp.log(jnp.where(t > 1, t, 1))
+    return jnp.where(t > 1, log_t - 1, 0), jnp.where(t > 1, (LOG_2_PI + log_t) / 2, 0)
+
+
+# e^p - t (p - own). Where e^p overflows, p (e^p/p - t (p - own)/p) still has its sign;
+# beyond p = 100, e^p is larger than any product.
+@pointwise
+def _poisson(p, t, own):
+    rate = jnp.exp(p)
+    q = jnp.clip(p, 88, 100)
+    far = q * (jnp.exp(q - jnp.log(q)) - t * ((q - own) / q))
+    value = jnp.where(jnp.isinf(rate), far, minus_product(rate, t, p - own))
+    return value, (rate - t, own - p, t)
+
+
+# p - t (log(p + eps) - own), with 0 log 0 = 0. What rounding took from p + eps matters
+# where the sum is near 1, and the logarithm near 0.
+@pointwise
+def _poisson_of_rate(p, t, own, eps):
+    rate, lost = two_difference(p, -eps)
+    none = (rate == 0) & (t == 0)
+    rate = jnp.where(none, 1, rate)
+    log_rate = jnp.log(rate) + stop_gradient(lost / jnp.where(rate == 0, 1, rate))
+    surplus = jnp.where(none, 0, log_rate) - own
+    share = quotient(t, rate)
+    return minus_product(p, t, surplus), (1 - share, -surplus, t, -share)
 
 
 def gaussian_nll_loss(
@@ -1146,10 +1124,9 @@ def _gaussian(m, t, v, eps):
     low = v < eps
     variance = jnp.where(low, eps, v)
     variance = jnp.where(v >= 0, variance, jnp.nan)
-    e = m - t
-    ratio = e / variance
-    value = 0.5 * (jnp.log(variance) + ratio * e)
-    v_slope = 0.5 * (1 / variance - ratio * ratio)
+    ratio = difference_over(m, t, variance)
+    value = 0.5 * jnp.log(variance) + times_difference(0.5 * ratio, m, t)
+    v_slope = 0.5 / variance - (0.5 * ratio) * ratio
     return value, (ratio, -ratio, v_slope, jnp.where(low, v_slope, 0))
 
 

@@ -122,6 +122,21 @@ def two_difference(a: jax.Array, b: jax.Array) -> tuple[jax.Array, jax.Array]:
     return difference, jnp.where(jnp.isfinite(lost), lost, 0)
 
 
+def leading(x: jax.Array) -> jax.Array:
+    """x to half of its digits: a product of two such is exact. No derivative."""
+    info = jnp.finfo(x.dtype)
+    rounded = jax.lax.reduce_precision(x, info.nexp, (info.nmant - 1) // 2)
+    return jax.lax.stop_gradient(rounded)
+
+
+def remainder(a: jax.Array, b: jax.Array, ratio: jax.Array) -> jax.Array:
+    """a - b·ratio for ratio = fl(a/b), where the plain form cancels to rounding."""
+    b_high, ratio_high = leading(b), leading(ratio)
+    b_low, ratio_low = b - b_high, ratio - ratio_high
+    cross = b_high * ratio_low + b_low * ratio_high
+    return ((a - b_high * ratio_high) - cross) - b_low * ratio_low
+
+
 def direction(a: jax.Array, b: jax.Array) -> jax.Array:
     """sign(a - b) by comparison, NaN if either is.
 
@@ -176,7 +191,7 @@ def difference_over(a: jax.Array, b: jax.Array, c: jax.Array):
 
 @pointwise
 def quotient(a: jax.Array, b: jax.Array):
-    """a/b; its derivatives do not form b², which over- and underflows before they do."""
+    """a/b, with derivatives that do not form b², which leaves the range before them."""
     ratio = a / b
     return ratio, (1 / b, -ratio / b)
 
@@ -191,6 +206,17 @@ def minus_product(a: jax.Array, b: jax.Array, c: jax.Array) -> jax.Array:
 def product(c: jax.Array, x: jax.Array) -> jax.Array:
     """c · x with 0 · inf = 0, in value and derivatives."""
     return c * jnp.where((c == 0) & jnp.isinf(x), 0, x)
+
+
+def capped_product(c: jax.Array, x: jax.Array) -> jax.Array:
+    """c · x with 0 · inf = 0, for a rule's value: its own derivatives are not defined.
+
+    It does without the comparison of `product`, which keeps a sum over the result from
+    taking it in. |x| is capped at |c|·max², which is 0 for c = 0 and inf for any other.
+    """
+    largest = float(jnp.finfo(x.dtype).max)
+    cap = jnp.abs(c * largest) * largest
+    return c * jnp.maximum(jnp.minimum(x, cap), -cap)
 
 
 def magnitude(x: jax.Array) -> jax.Array:

@@ -1,0 +1,141 @@
+"""Barron's general robust loss and its derivatives in all of its parameters.
+
+J. T. Barron, "A General and Adaptive Robust Loss Function", CVPR 2019, equation 8:
+with s = e/scale, b = 2 - alpha, w² = s²/b, L = log(1 + w²) and y = alpha L/2,
+
+    f = b/alpha · (e^y - 1) = bL/2 · R(y),     R(y) = (e^y - 1)/y,
+    df/ds = s u,     u = e^{-bL/2} = (1 + w²)^{-b/2},
+    df/dalpha = L²/2 · e^y (c(y) - c(L)),     c(y) = (e^-y - 1 + y)/y².
+
+Its limits are among these: y = 0 at alpha = 0; bL -> s² and y -> -s²/2 for
+alpha -> -inf. For alpha > 1, f = (s² u + b (u - 1))/alpha, where b -> 0 does no harm.
+"""
+
+import math
+
+import jax
+import jax.numpy as jnp
+from jax.lax import stop_gradient
+
+from jaxloss._core.derivative import pointwise
+from jaxloss._core.numerics import (
+    difference_over,
+    expm1,
+    expm1_ratio,
+    expm1_ratio_slope,
+    leading,
+    remainder,
+    scaled_difference,
+    two_difference,
+)
+
+
+@pointwise
+def robust(p: jax.Array, t: jax.Array, alpha: jax.Array, scale: jax.Array):
+    """The loss of p - t; it and its derivatives within 1e-5, relative."""
+    eps = float(jnp.finfo(p.dtype).eps)
+    # Beyond -1e30 the limit is reached to rounding, and df/dalpha is 0.
+    alpha = jnp.where(alpha < -1e30, -1e30, jnp.where(alpha > 2, jnp.nan, alpha))
+    # df/dalpha grows like log(1/b) at alpha = 2: b stops at one rounding from it.
+    b = jnp.where(alpha > 2 - eps, eps, 2 - alpha)
+    size = jnp.abs(stop_gradient(difference_over(p, t, scale)))
+    far = size > 2 / math.sqrt(eps) * jnp.sqrt(b)  # where 1 + w² is w² to rounding
+    # A huge s, or a u that vanishes, is never formed: there s² u = b w^alpha.
+    apart = far & ((b >= 1) | jnp.isinf(size))
+    s = difference_over(jnp.where(apart, 0, p), jnp.where(apart, 0, t), scale)
+    e, c, k = scaled_difference(p, t, scale)
+
+    # s² and w² in an exact part and a small one, for u amplifies their rounding.
+    near = jnp.where(far, 0, s)
+    s_lost = (two_difference(p * k, t * k)[1] + remainder(e, c, s)) / c
+    s_lost = jnp.where(far, 0, stop_gradient(s_lost))
+    high = leading(near)
+    low = (near - high) * (near + high) + 2 * near * s_lost
+    x = high * high / b
+    x_lost = (remainder(high * high, b, x) + low) / b
+    w2 = x + x_lost
+    r2 = 1 + w2
+    r2_lost = (w2 - (r2 - 1)) + (x_lost - (w2 - x))
+    # v = sqrt(w) is finite even if s is not.
+    v = jnp.sqrt(jnp.where(far, jnp.abs(e), 1)) / jnp.sqrt(c) / jnp.sqrt(jnp.sqrt(b))
+    v = jnp.where(far, v, 1)
+
+    small = w2 < 1
+    shrink = _log1p_ratio(jnp.where(small, w2, 0))
+    log_r2 = jnp.where(far, 4 * jnp.log(v), jnp.log1p(w2))  # L
+    small = small & ~far
+    b_log = jnp.where(small, near * near * shrink, b * log_r2)  # bL
+    y = (alpha / 2 / b) * b_log
+
+    # Powers of r² = 1 + w² beyond 2 are taken as such: the exponential would amplify
+    # the rounding of its argument. They are squares of what follows, which is flushed
+    # to 0 only with the result.
+    base, step = jnp.where(far, v, r2), jnp.where(far, 1, 0.25)
+    base = jnp.where(small, 1, base)
+    lever = base ** (step * alpha)
+    half = jnp.where(small, jnp.exp(-high * high / 4), base ** (-step * b))  # sqrt(u)
+    rest = jnp.minimum(b * jnp.where(far, 0, r2_lost / r2), 1)
+    rest = jnp.where(small, low + near * near * (shrink - 1), rest)
+    rest = jnp.maximum(rest, -300)  # beyond, the first factor is 0
+    half = jnp.where(alpha == 2, 1, half * jnp.exp(-rest / 4))
+
+    force = s * half
+    by_power = jnp.sign(e) * jnp.sqrt(b) * base ** (2 * step * (alpha - 1)) / scale
+    by_quotient = (b * lever) * (lever * k / jnp.where(apart, e, 1))
+    slope = jnp.where(b < 1.5, by_power, by_quotient)
+    slope = jnp.where(apart, slope, force * (half / scale))
+    scale_slope = jnp.where(jnp.abs(s) > 1, force * (half * s / scale), slope * s)
+    scale_slope = jnp.where(apart, (b * lever) * (lever / scale), scale_slope)
+
+    positive = jnp.where(b < 1, alpha, 1)
+    inner = jnp.where(
+        apart, (b * lever / positive) * lever, (force / positive) * force
+    ) + b / positive * expm1(-b_log / 2)
+    large = y > 1
+    outer = b * (lever * lever - 1) / jnp.where(large, alpha, 1)
+    outer = jnp.where(large, outer, b_log / 2 * expm1_ratio(jnp.where(large, 0, y)))
+    value = jnp.where(b < 1, inner, outer)
+
+    grown = b * half * half + force * force
+    grown = jnp.where(apart | (b >= 1), b * lever * lever, grown)
+    alpha_slope = _alpha_slope(alpha, log_r2, y, b_log / 2, grown)
+    return value, (slope, -slope, alpha_slope, -scale_slope)
+
+
+# L²/2 · e^y (c(y) - c(L)), which is positive. With d = L - y = bL/2, c(y) - c(L) is
+#     d · Σ_k (-1)^k/(k + 3)! · Σ_{i+j=k} y^i L^j                            near zero,
+#     d · (yL - (1 - e^-y)(L + y) + y² e^-y (1 - e^-d)/d) / (yL)²           for y > 1,
+# and elsewhere a difference that cancels little, with e^y c(y) = R'(y) and
+# c(L) = R(-L) - R'(-L). `grown` is b e^y for y > 1.
+def _alpha_slope(alpha, log_r2, y, d, grown):
+    near = (log_r2 < 2) & (jnp.abs(y) < 2)
+    large = ~near & (y > 1)
+    other = ~near & ~large
+
+    z, x = jnp.where(near, y, 0), jnp.where(near, log_r2, 0)
+    total, homogeneous, x_power = jnp.zeros_like(x), jnp.ones_like(x), x
+    for k in range(15 if x.dtype == jnp.float32 else 26):
+        total = total + (-1) ** k / math.factorial(k + 3) * homogeneous
+        homogeneous, x_power = homogeneous * z + x_power, x_power * x
+    close = x * (x * jnp.where(near, d, 0)) / 2 * jnp.exp(z) * total
+
+    z, x, d = (jnp.where(large, value, 2) for value in (y, log_r2, d))
+    bracket = z * x + expm1(-z) * (x + z) + z * z * jnp.exp(-z) * expm1_ratio(-d)
+    above = jnp.where(large, grown, 0) / 4 * x * (bracket / (z * z))
+
+    z, x = jnp.where(other, y, 0), jnp.where(other, log_r2, 1)
+    low = z < -2
+    per = 2 / jnp.where(low, alpha, 1)
+    rising = jnp.where(
+        low, per * per * ((z - 1) * jnp.exp(z) + 1), x * x * expm1_ratio_slope(z)
+    )
+    falling = x * x * jnp.exp(z) * (expm1_ratio(-x) - expm1_ratio_slope(-x))
+    below = (rising - falling) / 2
+    return jnp.where(near, close, jnp.where(large, above, below))
+
+
+def _log1p_ratio(x):
+    """log(1 + x)/x for 0 <= x <= 1."""
+    small = x < 1e-5
+    series = 1 - x / 2 + x * x / 3 - x * x * x / 4
+    return jnp.where(small, series, jnp.log1p(x) / jnp.where(small, 1, x))
