@@ -403,9 +403,13 @@ def categorical_hinge_loss(
         scores, labels, where, weights, reduction
     )
     right = jnp.sum(product(labels, scores), axis=-1)
-    wrong = product(1 - labels, scores)
+    # An impossible class is no rival.
+    impossible = jnp.isneginf(scores)
     if classes is not None:
-        wrong = jnp.where(classes, wrong, -jnp.inf)
+        impossible = impossible | ~classes
+    wrong = jnp.where(
+        impossible, -jnp.inf, (1 - labels) * jnp.where(impossible, 0, scores)
+    )
     lead, lost = two_difference(jnp.max(wrong, axis=-1), right)
     return reduce_loss(relu((lead + 1) + lost), keep, weights, reduction)
 

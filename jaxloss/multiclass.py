@@ -401,7 +401,7 @@ def nll_loss(
         PyTorch, "torch.nn.NLLLoss",
         https://docs.pytorch.org/docs/stable/generated/torch.nn.NLLLoss.html
     """
-    log_probs, (axis,) = checks.class_array("log_probs", log_probs, axis)
+    log_probs, (axis,) = checks.class_array("log_probs", log_probs, (axis,))
     log_probs, labels, _, keep, weights, dtype = integer_arguments(
         "log_probs", log_probs, labels, axis, where, weights, reduction, ignore_index
     )
@@ -495,7 +495,7 @@ def softmax_focal_loss(
     """
     checks.check_number("gamma", gamma, minimum=0)
     checks.check_number("label_smoothing", label_smoothing, minimum=0, maximum=1)
-    logits, (axis,) = checks.class_array("logits", logits, axis)
+    logits, (axis,) = checks.class_array("logits", logits, (axis,))
     logits, labels, classes, keep, weights, dtype = integer_arguments(
         "logits", logits, labels, axis, where, weights, reduction, None
     )
@@ -686,7 +686,7 @@ def generalized_cross_entropy(
         Deep Neural Networks with Noisy Labels", 2018, https://arxiv.org/abs/1805.07836
     """
     checks.check_number("q", q, minimum=0, maximum=1, open_minimum=True)
-    logits, (axis,) = checks.class_array("logits", logits, axis)
+    logits, (axis,) = checks.class_array("logits", logits, (axis,))
     logits, labels, _, keep, weights, dtype = integer_arguments(
         "logits", logits, labels, axis, where, weights, reduction, None
     )
@@ -777,6 +777,7 @@ def smooth_labels(
         checks.check_broadcast("where", where.shape, "labels", labels.shape)
         where = jnp.broadcast_to(where, labels.shape)
         count = jnp.sum(where, axis=axes, keepdims=True).astype(labels.dtype)
+        count = jnp.maximum(count, 1)
     return (1 - alpha) * labels + alpha / count
 
 
