@@ -15,6 +15,14 @@ from jaxloss.binary import (
     sparsemax_loss,
     squared_hinge_loss,
 )
+from jaxloss.divergence import (
+    convex_kl_divergence,
+    generalized_kl_divergence,
+    jensen_shannon_divergence,
+    kl_divergence,
+    kl_divergence_with_log_targets,
+    wasserstein_distance,
+)
 from jaxloss.embedding import (
     circle_loss,
     cosine_distance,
@@ -45,6 +53,7 @@ from jaxloss.multiclass import (
     softmax_cross_entropy_with_integer_labels,
     softmax_focal_loss,
 )
+from jaxloss.ranking import ranking_softmax_loss
 from jaxloss.regression import (
     absolute_error,
     absolute_percentage_error,
@@ -60,6 +69,14 @@ from jaxloss.regression import (
     smooth_l1_loss,
     squared_error,
     squared_log_error,
+)
+from jaxloss.segmentation import (
+    binary_dice_loss,
+    dice_loss,
+    focal_tversky_loss,
+    jaccard_loss,
+    multiclass_generalized_dice_loss,
+    tversky_loss,
 )
 
 __version__ = "0.1.0"
@@ -107,6 +124,13 @@ __all__ = [
     "softmax_cross_entropy",
     "softmax_cross_entropy_with_integer_labels",
     "softmax_focal_loss",
+    # divergence
+    "convex_kl_divergence",
+    "generalized_kl_divergence",
+    "jensen_shannon_divergence",
+    "kl_divergence",
+    "kl_divergence_with_log_targets",
+    "wasserstein_distance",
     # embedding
     "circle_loss",
     "cosine_distance",
@@ -116,4 +140,13 @@ __all__ = [
     "ntxent",
     "triplet_margin_loss",
     "triplet_margin_with_distance_loss",
+    # ranking
+    "ranking_softmax_loss",
+    # segmentation
+    "binary_dice_loss",
+    "dice_loss",
+    "focal_tversky_loss",
+    "jaccard_loss",
+    "multiclass_generalized_dice_loss",
+    "tversky_loss",
 ]

@@ -19,7 +19,16 @@ The comments at the fields of `Case` say what else an entry can state. Every rul
 holds for the new loss or fails by its name; `pytest -k huber_loss` runs one loss.
 """
 
-from cases import binary, embedding, margin, multiclass, regression
+from cases import (
+    binary,
+    divergence,
+    embedding,
+    margin,
+    multiclass,
+    ranking,
+    regression,
+    segmentation,
+)
 from cases.case import Case
 
 __all__ = ["CASES", "Case"]
@@ -29,5 +38,8 @@ CASES = [
     *binary.CASES,
     *multiclass.CASES,
     *margin.CASES,
+    *divergence.CASES,
     *embedding.CASES,
+    *ranking.CASES,
+    *segmentation.CASES,
 ]

@@ -5,64 +5,91 @@ have lost their difference. The functions below return the parts that the textbo
 forms drop.
 """
 
+import functools
 import math
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax.lax import bitcast_convert_type, stop_gradient
+from jax.lax import bitcast_convert_type, logistic, stop_gradient
 
 from jaxloss._core.derivative import pointwise
-from jaxloss._core.numerics import magnitude, power_series, two_difference
-from jaxloss._core.softmax import Axes, widen
+from jaxloss._core.numerics import power_series, two_difference
+from jaxloss._core.softmax import Axes
 
 
-class Softmax(NamedTuple):
+# d p = p (dx - Σ p dx). For p near 1 the difference cancels and leaves its rounding in
+# the direction of p, from which a second projection removes it: twice is enough.
+@functools.partial(jax.custom_jvp, nondiff_argnums=(1,))
+def softmax(logits: jax.Array, axis: Axes) -> jax.Array:
+    """softmax(logits) within 4 ulp, with accurate derivatives; 0 if all are -inf."""
+    gap, lost = two_difference(logits, _top(logits, axis))
+    e = jnp.exp(gap) * (1 + lost)
+    total = jnp.sum(e, axis=axis, keepdims=True)
+    return e / jnp.where(total == 0, 1, total)
+
+
+@softmax.defjvp
+def _softmax_jvp(axis, primals, tangents):
+    p, (slope,) = softmax(*primals, axis), tangents
+    for _ in range(2):
+        slope = slope - jnp.sum(p * slope, axis=axis, keepdims=True)
+    return p, p * slope
+
+
+@functools.partial(jax.custom_jvp, nondiff_argnums=(2,))
+def complement(p: jax.Array, hit: jax.Array, axis: Axes) -> jax.Array:
+    """1 - p for probabilities that add up to 1, with `hit` = p · labels.
+
+    It is what the labels miss, Σ p (1 - labels), and what they hit beyond p. Where p is
+    near 1 and its label is 1, the first keeps the digits and the second is exactly 0.
+    """
+    missed = jnp.sum(p - hit, axis=axis, keepdims=True)
+    return missed + (jnp.sum(hit, axis=axis, keepdims=True) - p)
+
+
+@complement.defjvp
+def _complement_jvp(axis, primals, tangents):
+    return complement(*primals, axis), -tangents[0]
+
+
+class LogSoftmax(NamedTuple):
     """A distribution over the class axis, every part in the shape of the logits."""
 
-    p: jax.Array
-    miss: jax.Array  # 1 - p, with its own digits
     log_p: jax.Array
     lost: jax.Array  # what rounding took from log_p; carries no derivative
+    p: jax.Array
 
 
-def softmax(logits: jax.Array, *, axis: Axes) -> Softmax:
-    """softmax(logits) over `axis`; parts that are not used cost nothing under `jit`.
+def log_softmax(logits: jax.Array, axis: Axes) -> LogSoftmax:
+    """log softmax(logits) with the digits that rounding takes, and softmax(logits).
 
-    All parts are functions of the gaps to the largest logit, whose own gap is 0 for
-    good: it is left out of the sum of the others, and plain differentiation then
-    subtracts nothing from 1 either. Where several share the maximum, none is left out
-    and none is near 1.
-
-    Args:
-        logits: Floating, of any precision; -inf is an impossible class.
-        axis: The class axis or axes, counted from the front.
+    All are functions of the gaps to the largest logit, whose own gap is 0 for good: it
+    is left out of the sum of the others, which keeps its digits, and so do derivatives.
+    Where several share the maximum none is left out, and none has p near 1.
     """
-    top = widen(jnp.max(logits, axis=axis, keepdims=True))
-    gap, lost = two_difference(widen(logits), jnp.where(jnp.isneginf(top), 0, top))
+    gap, lost = two_difference(logits, _top(logits, axis))
     first = gap == 0
     count = jnp.sum(first, axis=axis, keepdims=True, dtype=gap.dtype)
     alone = jnp.where(count <= 1, 1, 0).astype(gap.dtype)
     first = first & (count == 1)
     e = jnp.where(first, 0, jnp.exp(gap) * (1 + lost))
     rest = jnp.sum(e, axis=axis, keepdims=True)
-    total = alone + rest
-    p = jnp.where(first, 1, e) / total
-    miss = jnp.where(first, rest, alone + (rest - e)) / total
     log_p, more_lost = two_difference(gap, jnp.log1p(rest - (1 - alone)))
-    return Softmax(p, miss, log_p, stop_gradient(lost + more_lost))
+    p = jnp.where(first, 1, e) / (alone + rest)
+    return LogSoftmax(log_p, stop_gradient(lost + more_lost), p)
 
 
-def sigmoid(x: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """p = 1/(1 + exp(-x)) and 1 - p, each within 3 ulp, and so their derivatives."""
-    return _sigmoid(x), _sigmoid(-x)
+def _top(logits, axis):
+    top = jnp.max(logits, axis=axis, keepdims=True)
+    return jnp.where(jnp.isneginf(top), 0, top)
 
 
 @pointwise
-def _sigmoid(x):
-    u = jnp.exp(-magnitude(x))
-    share = 1 / (1 + u)
-    return jnp.where(x >= 0, 1, u) * share, ((u * share) * share,)
+def sigmoid(x: jax.Array):
+    """1/(1 + exp(-x)) within 3 ulp, and so its derivatives."""
+    p = logistic(x)
+    return p, (p * logistic(-x),)
 
 
 # 2 artanh(s) = 2 s + s³ · Σ_k _ARTANH[k] s^2k.
