@@ -1,0 +1,112 @@
+"""The package as a whole: its names, its version, and what importing it brings in."""
+
+import ast
+import importlib
+import importlib.metadata
+import importlib.resources
+import inspect
+import pkgutil
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from namespace import families
+
+import jaxloss
+
+ROOT = Path(__file__).parent.parent
+SOURCES = ROOT / "jaxloss"
+
+FAMILIES = ["regression", "binary", "multiclass", "divergence", "embedding", "ranking"]
+FAMILIES += ["sequence", "segmentation", "vocabulary"]
+
+# Modules that hold a part of another family than the one they are named after.
+FAMILY_OF_MODULE = {"margin": "multiclass"}
+
+# What `import jaxloss` may add to `import jax`, in seconds.
+IMPORT_BUDGET = 0.2
+
+
+def test_names_are_grouped_by_family_and_sorted():
+    groups = families()
+    assert list(groups) == [family for family in FAMILIES if family in groups]
+    assert [name for names in groups.values() for name in names] == jaxloss.__all__
+    for names in groups.values():
+        assert names == sorted(names)
+    assert len(set(jaxloss.__all__)) == len(jaxloss.__all__)
+
+
+@pytest.mark.parametrize("name", jaxloss.__all__)
+def test_name_is_a_function_of_its_family(name):
+    function = getattr(jaxloss, name)
+    assert inspect.isfunction(function)
+    assert function.__name__ == name
+    module = function.__module__.removeprefix("jaxloss.").split(".")[0]
+    [family] = [family for family, names in families().items() if name in names]
+    assert FAMILY_OF_MODULE.get(module, module) == family
+
+
+def test_every_public_function_is_exported():
+    found = set()
+    for info in pkgutil.iter_modules(jaxloss.__path__):
+        if info.name.startswith("_"):
+            continue
+        module = importlib.import_module(f"jaxloss.{info.name}")
+        found |= {
+            name
+            for name, value in vars(module).items()
+            if inspect.isfunction(value)
+            and value.__module__.startswith(module.__name__)
+            and not name.startswith("_")
+        }
+    assert found == set(jaxloss.__all__)
+
+
+def test_package_is_marked_as_typed():
+    assert (importlib.resources.files("jaxloss") / "py.typed").is_file()
+
+
+def test_version_is_that_of_the_changelog():
+    [newest, *_] = re.findall(
+        r"^## (\d\S*)", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE
+    )
+    assert jaxloss.__version__ == newest
+
+
+def test_version_is_that_of_the_installed_package():
+    try:
+        installed = importlib.metadata.version("jaxloss")
+    except importlib.metadata.PackageNotFoundError:
+        pytest.skip("jaxloss is not installed")
+    assert jaxloss.__version__ == installed
+
+
+# JAX itself imports what it finds installed, so the modules that are loaded afterwards
+# say nothing; .ci/run imports the wheel in an environment that has JAX alone.
+@pytest.mark.parametrize(
+    "path",
+    sorted(SOURCES.rglob("*.py")),
+    ids=lambda path: str(path.relative_to(SOURCES)),
+)
+def test_module_imports_jax_numpy_and_the_standard_library_alone(path):
+    imported = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            imported |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.module is not None, "a relative import"
+            imported.add(node.module)
+    packages = {name.split(".")[0] for name in imported}
+    assert packages <= {"jaxloss", "jax", "numpy"} | sys.stdlib_module_names
+
+
+def test_import_adds_little_to_that_of_jax():
+    code = (
+        "import time, jax; start = time.perf_counter(); import jaxloss; "
+        "print(time.perf_counter() - start)"
+    )
+    command = [sys.executable, "-c", code]
+    seconds = [float(subprocess.check_output(command)) for _ in range(3)]
+    assert min(seconds) < IMPORT_BUDGET
