@@ -1,0 +1,1 @@
+"""Times jaxloss beside its peers: `python -m benchmarks --help`."""

@@ -1,0 +1,77 @@
+"""`python -m benchmarks`: times all rows, prints the table and writes it."""
+
+import argparse
+import datetime
+import importlib.metadata
+import os
+import pathlib
+import platform
+
+import jax
+from tqdm import tqdm
+
+from benchmarks import report
+from benchmarks.cases import ROWS, installed
+from benchmarks.measure import measure
+
+
+def main() -> None:
+    options = _arguments()
+    rows = [row for row in ROWS if options.rows is None or options.rows in row.name]
+    if not rows:
+        names = ", ".join(row.name for row in ROWS)
+        raise SystemExit(f"No row's name contains {options.rows!r}: {names}.")
+    results = []
+    progress = tqdm(rows)
+    for row in progress:
+        progress.set_description(row.name)
+        shrink = 1024 if options.quick else 1
+        results.append(measure(row, rounds=options.rounds, shrink=shrink))
+    libraries = [n for n in ("jaxlib", "optax", "torch", "keras") if installed(n)]
+    table = {
+        "platform": jax.default_backend(),
+        "machine": _machine(),
+        "versions": ", ".join(
+            [
+                f"Python {platform.python_version()}",
+                *(f"{n} {importlib.metadata.version(n)}" for n in libraries),
+            ]
+        ),
+        "date": datetime.date.today().isoformat(),
+        "rounds": options.rounds,
+        "results": results,
+    }
+    print(report.markdown(table))
+    folder = options.output
+    if folder is None and options.rows is None and not options.quick:
+        folder = report.FOLDER / "results"
+        report.update_readme(table)
+    if folder is not None:
+        for path in report.write(table, folder):
+            print(f"wrote {path}")
+
+
+def _arguments():
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument("--rows", help="only the rows whose name contains this text")
+    parser.add_argument("--rounds", type=int, default=9, help="rounds that count")
+    parser.add_argument(
+        "--quick", action="store_true", help="tiny inputs: a smoke test"
+    )
+    parser.add_argument(
+        "--output",
+        type=pathlib.Path,
+        help="folder for the table and the chart; benchmarks/results after a full run",
+    )
+    return parser.parse_args()
+
+
+def _machine():
+    device = jax.devices()[0]
+    if device.platform == "cpu":
+        return f"CPU {platform.machine()}, {os.cpu_count()} cores"
+    return device.device_kind
+
+
+if __name__ == "__main__":
+    main()

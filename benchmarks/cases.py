@@ -1,0 +1,210 @@
+"""What is timed: value and gradient of the mean loss, by jaxloss and by its peers.
+
+Every function takes the inputs and returns the mean loss; the gradient is that of the
+first input. A peer runs in its own ordinary way, with its own fused form where it has
+one. A library that is not installed is left out.
+"""
+
+import dataclasses
+import importlib.util
+import os
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+import jaxloss as jl
+
+os.environ.setdefault("KERAS_BACKEND", "jax")
+
+Loss = Callable[..., Any]
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """One line of the table."""
+
+    name: str
+    make: Callable[[np.random.Generator, int], tuple[np.ndarray, ...]]
+    jaxloss: Loss
+    optax: Loss | None = None
+    keras: Loss | None = None
+    torch: Loss | None = None
+    # The ratio best peer / jaxloss, or peer / jaxloss, that is promised on a CPU.
+    floor: float | None = None
+    floor_peer: str | None = None
+    # The dtype of the floating inputs.
+    dtype: str = "float32"
+
+    @property
+    def peers(self) -> Mapping[str, Loss]:
+        """The peers' functions, of those that are installed."""
+        named = {"optax": self.optax, "keras": self.keras, "torch": self.torch}
+        return {n: f for n, f in named.items() if f is not None and installed(n)}
+
+
+def installed(library: str) -> bool:
+    return importlib.util.find_spec(library) is not None
+
+
+def _keras(name: str, **options) -> Loss:
+    def loss(predictions, targets):
+        import keras
+
+        return jnp.mean(getattr(keras.losses, name)(targets, predictions, **options))
+
+    return loss
+
+
+def _torch(name: str, **options) -> Loss:
+    def loss(*inputs):
+        import torch
+
+        return getattr(torch.nn.functional, name)(*inputs, **options)
+
+    return loss
+
+
+def _mean(loss: Loss, **options) -> Loss:
+    return lambda *inputs: jnp.mean(loss(*inputs, **options))
+
+
+def _jaxloss(loss: Loss, **options) -> Loss:
+    return lambda *inputs: loss(*inputs, reduction="mean", **options)
+
+
+def _normal(rng, *shape):
+    return rng.standard_normal(shape, dtype=np.float32)
+
+
+def _binary(rng, shrink):
+    n = (1 << 24) // shrink
+    return _normal(rng, n), (rng.random(n) < 0.3).astype(np.float32)
+
+
+def _real(rng, shrink):
+    n = (1 << 24) // shrink
+    return _normal(rng, n), _normal(rng, n)
+
+
+def _classes(examples, classes):
+    def make(rng, shrink):
+        n = max(examples // shrink, 8)
+        return _normal(rng, n, classes), rng.integers(0, classes, n, dtype=np.int32)
+
+    return make
+
+
+def _soft(rng, shrink):
+    n = 65536 // shrink
+    q = rng.random((n, 1000), dtype=np.float32)
+    return _normal(rng, n, 1000), q / q.sum(-1, keepdims=True)
+
+
+def _embeddings(rng, shrink):
+    n = 4096 // shrink
+    return _normal(rng, n, 128), np.repeat(np.arange(n // 2, dtype=np.int32), 2)
+
+
+def _triplets(rng, shrink):
+    n = 262144 // shrink
+    return tuple(_normal(rng, n, 64) for _ in range(3))
+
+
+def _log_densities(rng, shrink):
+    x, q = _soft(rng, shrink)
+    return x - np.log(np.exp(x).sum(-1, keepdims=True)), q
+
+
+def _integer_row(examples, classes, floor, **options):
+    return Row(
+        f"integer labels {examples} x {classes}",
+        _classes(examples, classes),
+        _jaxloss(jl.softmax_cross_entropy_with_integer_labels),
+        optax=_mean(optax.softmax_cross_entropy_with_integer_labels),
+        keras=_keras("sparse_categorical_crossentropy", from_logits=True),
+        torch=lambda x, y: _torch("cross_entropy")(x, y.long()),
+        floor=floor,
+        **options,
+    )
+
+
+ROWS = [
+    Row(
+        "binary cross entropy 16.8 M",
+        _binary,
+        _jaxloss(jl.sigmoid_binary_cross_entropy),
+        optax=_mean(optax.sigmoid_binary_cross_entropy),
+        keras=_keras("binary_crossentropy", from_logits=True),
+        torch=_torch("binary_cross_entropy_with_logits"),
+        floor=1.6,
+    ),
+    Row(
+        "focal loss 16.8 M",
+        _binary,
+        _jaxloss(jl.sigmoid_focal_loss),
+        optax=_mean(optax.sigmoid_focal_loss),
+        keras=_keras("binary_focal_crossentropy", from_logits=True),
+        floor=2.0,
+    ),
+    Row(
+        "log-cosh 16.8 M",
+        _real,
+        _jaxloss(jl.log_cosh),
+        optax=_mean(optax.log_cosh),
+        keras=_keras("log_cosh"),
+        floor=0.9,
+    ),
+    Row(
+        "huber 16.8 M",
+        _real,
+        _jaxloss(jl.huber_loss),
+        optax=_mean(optax.huber_loss),
+        keras=_keras("huber"),
+        torch=_torch("huber_loss"),
+        floor=0.95,
+    ),
+    _integer_row(4096, 32768, 0.9),
+    _integer_row(4096, 32768, 1.3, floor_peer="optax", dtype="bfloat16"),
+    _integer_row(65536, 1000, 0.9),
+    _integer_row(65536, 1000, 1.3, floor_peer="optax", dtype="bfloat16"),
+    _integer_row(1 << 20, 10, 1.2),
+    Row(
+        "dense labels 65536 x 1000",
+        _soft,
+        _jaxloss(jl.softmax_cross_entropy),
+        optax=_mean(optax.softmax_cross_entropy),
+        keras=_keras("categorical_crossentropy", from_logits=True),
+        torch=_torch("cross_entropy"),
+        floor=0.95,
+    ),
+    Row(
+        "ntxent 4096 x 128",
+        _embeddings,
+        _jaxloss(jl.ntxent),
+        optax=optax.losses.ntxent,
+        floor=0.95,
+    ),
+    Row(
+        "triplet 262144 x 64",
+        _triplets,
+        _jaxloss(jl.triplet_margin_loss),
+        optax=_mean(optax.losses.triplet_margin_loss),
+        torch=_torch("triplet_margin_loss"),
+        floor=0.95,
+    ),
+]
+if hasattr(jl, "kl_divergence"):
+    ROWS.append(
+        Row(
+            "KL divergence 65536 x 1000",
+            _log_densities,
+            _jaxloss(jl.kl_divergence),
+            optax=_mean(optax.kl_divergence),
+            # torch's "batchmean" is the mean over the examples.
+            torch=_torch("kl_div", reduction="batchmean"),
+            floor=0.95,
+        )
+    )

@@ -1,0 +1,88 @@
+"""Times one row: every library in turn, round after round, in one process."""
+
+import contextlib
+import gc
+import statistics
+import time
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from benchmarks.cases import Row
+
+
+def measure(row: Row, *, rounds: int, shrink: int) -> dict[str, Any]:
+    """Returns milliseconds and temporaries by library, and the ratios to jaxloss.
+
+    Machines are shared and noisy: the libraries take turns, so that a slow moment hits
+    them all, the first round does not count, and the ratio of medians is the figure.
+    """
+    inputs = row.make(np.random.default_rng(0), shrink)
+    steps, temporaries = {}, {}
+    arrays = [_cast(jnp.asarray(x), row.dtype) for x in inputs]
+    for name, loss in {"jaxloss": row.jaxloss, **row.peers}.items():
+        if name == "torch":
+            steps[name] = _torch_step(loss, inputs, row.dtype)
+        else:
+            compiled = jax.jit(jax.value_and_grad(loss)).lower(*arrays).compile()
+            analysis = compiled.memory_analysis()
+            temporaries[name] = analysis.temp_size_in_bytes if analysis else None
+            steps[name] = _jax_step(compiled, arrays)
+    seconds = {name: [] for name in steps}
+    for turn in range(rounds + 1):
+        for name, step in steps.items():
+            start = time.perf_counter()
+            step()
+            if turn:
+                seconds[name].append(time.perf_counter() - start)
+    milliseconds = {n: 1e3 * statistics.median(s) for n, s in seconds.items()}
+    gc.collect()
+    return {
+        "row": row.name,
+        "dtype": row.dtype,
+        "floor": row.floor,
+        "floor_peer": row.floor_peer,
+        "milliseconds": milliseconds,
+        "ratio": {
+            name: value / milliseconds["jaxloss"]
+            for name, value in milliseconds.items()
+            if name != "jaxloss"
+        },
+        "temporaries": temporaries,
+    }
+
+
+def reached(result: dict[str, Any]) -> float | None:
+    """The ratio that a row's floor is about: its peer's, or the best peer's."""
+    ratios = result["ratio"]
+    if not ratios:
+        return None
+    return ratios.get(result["floor_peer"], min(ratios.values()))
+
+
+def _jax_step(compiled, arrays):
+    return lambda: jax.block_until_ready(compiled(*arrays))
+
+
+def _torch_step(loss, inputs, dtype):
+    import torch
+
+    device = "cuda" if jax.default_backend() == "gpu" else "cpu"
+    tensors = [torch.from_numpy(x).to(device) for x in inputs]
+    cast = getattr(torch, dtype)
+    tensors = [x.to(cast) if x.is_floating_point() else x for x in tensors]
+    tensors[0].requires_grad_(True)
+
+    def step():
+        tensors[0].grad = None
+        loss(*tensors).backward()
+        with contextlib.suppress(AssertionError, RuntimeError):
+            torch.cuda.synchronize()
+
+    return step
+
+
+def _cast(array, dtype):
+    return array.astype(dtype) if jnp.issubdtype(array.dtype, jnp.floating) else array
