@@ -6,7 +6,15 @@ from jax.typing import ArrayLike
 
 from jaxloss._core import checks
 from jaxloss._core.derivative import analytic, pointwise
-from jaxloss._core.numerics import magnitude, product, relu, softplus
+from jaxloss._core.numerics import (
+    capped_product,
+    log1p_unit,
+    magnitude,
+    product,
+    quotient,
+    relu,
+    softplus,
+)
 from jaxloss._core.reduction import Reduction, reduce_loss, select
 
 
@@ -94,23 +102,27 @@ def sigmoid_binary_cross_entropy(
 # With u = e^-|x|, the label's mass w y on the positive class and n = 1 - y on the
 # other, softplus(x) = max(x, 0) + log1p(u) and sigmoid(x) = 1/(1 + u) or u/(1 + u):
 #     f = w y softplus(-x) + n softplus(x)
-#       = |x| · (n or w y, by the sign of x) + (w y + n) log1p(u),   no term negative,
+#       = n max(x, 0) - w y min(x, 0) + (w y + n) log1p(u),      no term negative,
 #     df/dx = n sigmoid(x) - w y sigmoid(-x)
 #           = (n - w y u)/(1 + u) or (n u - w y)/(1 + u),
 # where a hard label leaves a single term, so that nothing cancels as the loss -> 0.
-# One u serves the value and the slope: 1.9 times the speed of the two log-sigmoids.
+# A mean and its gradient are two passes over x and y without a temporary, 2.9 times the
+# speed of the two log-sigmoids. For that the value is made of what a sum absorbs on
+# CPU (no select), and shares nothing with the slope, which XLA would write to memory:
+# not the exp, not even a constant, hence -0 for 0 and m = y - 1 for -n.
 @pointwise
 def _cross_entropy(x, y, weight):
+    positive, m = weight * y, y + (-1.0)
+    soft = jnp.log1p(jnp.exp(-jnp.abs(x)))
+    against = capped_product(m, jnp.maximum(x, -0.0))
+    missed = capped_product(positive, -jnp.minimum(x, -0.0))
+    value = (positive - m) * soft - against + missed
     right = x >= 0
-    a = magnitude(x)
-    u = jnp.exp(-a)
-    soft = jnp.log1p(u)
-    positive, negative = weight * y, 1 - y
-    against = jnp.where(right, negative, positive)
-    value = product(against, a) + (positive + negative) * soft
+    u = jnp.exp(-magnitude(x))
+    negative = 1 - y
     slope = jnp.where(right, negative - positive * u, negative * u - positive) / (1 + u)
     finite = jnp.where(jnp.isinf(x), 0, x)
-    surprise = jnp.where(right, 0, -finite) + soft  # softplus(-x)
+    surprise = jnp.where(right, 0, -finite) + jnp.log1p(u)  # softplus(-x)
     return value, (slope, (weight - 1) * surprise - finite, y * surprise)
 
 
@@ -277,57 +289,82 @@ def sigmoid_focal_loss(
     return reduce_loss(loss, keep, weights, reduction)
 
 
-def _miss(x, y):
-    """1 - p_t = y sigmoid(-x) + (1 - y) sigmoid(x), its logarithm and its slopes.
-
-    The slopes are those of the logarithm in x and y, finite where the loss is not
-    flat: with u = e^-|x|, `strong` the mass on the class that x speaks for and `weak`
-    that on the other, 1 - p_t = (weak + strong u)/(1 + u).
-    """
+# In a = |x|, with u = e^-a, `strong` the label's mass on the class that x speaks for
+# and `weak` the mass on the other, cross entropy h and miss = 1 - p_t are
+#     h = weak a + log1p(u),                 dh/da = (weak - strong u)/(1 + u),
+#     miss = (weak + strong u)/(1 + u),      d log(miss)/da = lean/(1 + u),
+# with lean = (weak - strong) u/(weak + strong u), at most 1.
+def _sides(x, y):
     right = x >= 0
     u = jnp.exp(-magnitude(x))
-    strong = jnp.where(right, y, 1 - y)
-    weak = jnp.where(right, 1 - y, y)
+    return right, u, jnp.where(right, y, 1 - y), jnp.where(right, 1 - y, y)
+
+
+def _lean(u, strong, weak):
     above = weak + strong * u
-    miss = above / (1 + u)
-    hit = (strong + weak * u) / (1 + u)
+    return (weak - strong) * quotient(u, jnp.where(above == 0, 1, above))
+
+
+def _log_miss(x, y):
+    _, u, strong, weak = _sides(x, y)
+    miss, hit = (weak + strong * u) / (1 + u), (strong + weak * u) / (1 + u)
     low = miss < 0.5
-    log_miss = jnp.where(
-        low,
-        jnp.log(jnp.where(low & (miss > 0), miss, 0.25)),
-        jnp.log1p(jnp.where(low, 0, -hit)),
-    )
-    # u/above is 1/strong where the mass is all strong, also where u underflows.
-    pure = weak == 0
-    share = jnp.where(
-        pure, 1 / jnp.where(pure, strong, 1), u / jnp.where(pure, 1, above)
-    )
-    x_slope = (1 - 2 * y) * share / (1 + u)
-    tilt = jnp.where(right, u - 1, 1 - u)  # (1 + u)(sigmoid(-x) - sigmoid(x))
-    y_slope = jnp.where(above == 0, 0, tilt / jnp.where(above == 0, 1, above))
-    return miss, log_miss, x_slope, y_slope
+    log = jnp.log(jnp.where(low & (miss > 0), miss, 1))
+    return jnp.where(low, log, jnp.log1p(jnp.where(low, 0, -hit)))
 
 
-# The modulating factor M = (1 - p_t)^gamma, by the slopes of its logarithm:
-#     dM/dx = gamma M · d log(1 - p_t)/dx,   dM/dgamma = M log(1 - p_t).
-# The power's own rule would need (1 - p_t)^(gamma - 1), infinite for gamma < 1.
+# The modulating factor M = miss^gamma,
+#     dM/dx = gamma M · d log(miss)/dx,   where the power's rule needs miss^(gamma - 1),
+#     dM/dy = gamma miss^(gamma - 1) · d miss/dy,   dM/dgamma = M log(miss).
 def _modulate_forward(x, y, gamma):
-    miss, *_ = _miss(x, y)
+    _, u, strong, weak = _sides(x, y)
+    miss = (weak + strong * u) / (1 + u)
+    # A negative power belongs to a derivative, in which h vanishes before miss does.
+    miss = jnp.where((gamma < 0) & (miss == 0), 1, miss)
     return miss**gamma, (x, y, gamma)
 
 
 def _modulate_backward(residuals, cotangent):
     x, y, gamma = residuals
-    _, log_miss, x_slope, y_slope = _miss(x, y)
-    ct = cotangent * _modulate(x, y, gamma)
-    return ct * gamma * x_slope, ct * gamma * y_slope, ct * log_miss
+    right, u, strong, weak = _sides(x, y)
+    factor = cotangent * _modulate(x, y, gamma)
+    x_slope = factor * gamma * (_lean(u, strong, weak) / (1 + u))
+    y_slope = cotangent * _modulate_y(x, y, gamma)
+    return jnp.where(right, x_slope, -x_slope), y_slope, factor * _log_miss(x, y)
 
 
 _modulate = analytic(_modulate_forward, _modulate_backward)
 
 
+def _modulate_y(x, y, gamma):
+    right, u, _, _ = _sides(x, y)
+    slope = product(gamma, _modulate(x, y, gamma - 1)) * ((1 - u) / (1 + u))
+    return jnp.where(right, -slope, slope)
+
+
+# f = M h and df/da = M ((weak - strong u) + gamma h lean)/(1 + u), where a hard label
+# leaves two terms of one sign. As in `_cross_entropy`, value and slope are two passes
+# that share nothing. In the value e^-max(x, 0) and e^-max(-x, 0) replace the branches:
+# their product is u, their sum 1 + u.
+@pointwise
 def _focal(x, y, gamma):
-    return _modulate(x, y, gamma) * _cross_entropy(x, y, jnp.ones_like(x))
+    m, high, low = y + (-1.0), jnp.maximum(x, -0.0), -jnp.minimum(x, -0.0)
+    e_high, e_low = jnp.exp(-high), jnp.exp(-low)
+    miss = (y * e_high - m * e_low) / (e_high + e_low)
+    soft = jnp.log1p(e_high * e_low)
+    value = miss**gamma * (soft - capped_product(m, high) + capped_product(y, low))
+
+    right, u, strong, weak = _sides(x, y)
+    factor = _modulate(x, y, gamma)
+    finite = jnp.where(jnp.isinf(x), 0, x)
+    h = weak * magnitude(finite) + log1p_unit(u)
+    slope = (weak - strong * u) + gamma * (h * _lean(u, strong, weak))
+    slope = factor * (slope / (1 + u))
+    return value, (
+        jnp.where(right, slope, -slope),
+        h * _modulate_y(x, y, gamma) - factor * finite,
+        h * factor * _log_miss(x, y),
+    )
 
 
 def hinge_loss(

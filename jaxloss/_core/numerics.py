@@ -209,14 +209,13 @@ def product(c: jax.Array, x: jax.Array) -> jax.Array:
 
 
 def capped_product(c: jax.Array, x: jax.Array) -> jax.Array:
-    """c · x with 0 · inf = 0, for a rule's value: its own derivatives are not defined.
+    """c · x with 0 · inf = 0, for x >= 0 in a rule's value: it has no derivative.
 
     It does without the comparison of `product`, which keeps a sum over the result from
-    taking it in. |x| is capped at |c|·max², which is 0 for c = 0 and inf for any other.
+    taking it in. x is capped at |c|·max², which is 0 for c = 0 and inf for any other.
     """
     largest = float(jnp.finfo(x.dtype).max)
-    cap = jnp.abs(c * largest) * largest
-    return c * jnp.maximum(jnp.minimum(x, cap), -cap)
+    return c * jnp.minimum(x, jnp.abs(c * largest) * largest)
 
 
 def magnitude(x: jax.Array) -> jax.Array:
@@ -234,6 +233,55 @@ def softplus(x: jax.Array):
     u = jnp.exp(-magnitude(x))
     value = relu(x) + jnp.log1p(u)
     return value, (jnp.where(x >= 0, 1, u) / (1 + u),)
+
+
+# Near-minimax polynomials (Chebyshev, 40 digits) in u on [0, 1] of log(1 + u)/u, whose
+# first coefficient is 1: relative errors 5e-9 in float32, 2e-18 in float64.
+_LOG1P = {
+    jnp.dtype("float32"): (
+        -0.499998926480632787,
+        0.333297104989177486,
+        -0.249516162628720743,
+        0.196632742572048053,
+        -0.152696670743632878,
+        0.105436237954195261,
+        -0.0563736128301073282,
+        0.0195425272610141015,
+        -0.00317605701843195969,
+    ),
+    jnp.dtype("float64"): (
+        -0.499999999999998339,
+        0.333333333333064607,
+        -0.249999999982648114,
+        0.199999999403498146,
+        -0.166666654036910924,
+        0.142856963095673096,
+        -0.124998177695139539,
+        0.111097408964601933,
+        -0.0999212782176001683,
+        0.090555675155907331,
+        -0.0820716368043742897,
+        0.0732901525553495438,
+        -0.0628875467078314627,
+        0.0500774239539170403,
+        -0.0355305254014412454,
+        0.0215110226533569742,
+        -0.0106146963635855298,
+        0.00404780989346751202,
+        -0.00110938096817003433,
+        0.000193307945534311456,
+        -0.0000160202167255381931,
+    ),
+}
+
+
+@pointwise
+def log1p_unit(u: jax.Array):
+    """log(1 + u) for u in [0, 1], within 2 ulp; its derivative within 1.
+
+    XLA's own is 2.5 ulp off there and, in a loop on CPU, takes three times as long.
+    """
+    return u + u * u * power_series(_LOG1P[u.dtype], u), (1 / (1 + u),)
 
 
 @pointwise
