@@ -12,9 +12,11 @@ from jaxloss._core.numerics import (
     difference_over,
     direction,
     excess,
+    log1p,
     log_cosh_and_tanh,
     minus_product,
     quotient,
+    remainder,
     scaled_difference,
     times_difference,
     two_difference,
@@ -922,12 +924,17 @@ def squared_log_error(
 
 
 # log1p(p) - log1p(t) = ± log1p(abs(p - t)/(1 + min(p, t))): no two logs to subtract.
+# What rounding takes from the argument, which the square would double, is put back.
 @pointwise
 def _squared_log(p, t):
     sign = jnp.where(p < t, -1, 1)
-    smaller = jnp.where(p < t, p, t)
-    ratio = sign * jnp.log1p(sign * (p - t) / (1 + smaller))
-    return ratio * ratio, (2 * ratio / (1 + p), -2 * ratio / (1 + t))
+    e, e_lost = two_difference(p, t)
+    base, base_lost = two_difference(jnp.where(p < t, p, t), -jnp.ones_like(p))
+    ratio = sign * e / base
+    lost = remainder(sign * e, base, ratio) + sign * e_lost - ratio * base_lost
+    log, log_lost = log1p(ratio, stop_gradient(lost / base))
+    slope = 2 * sign * log
+    return log * log + 2 * log * log_lost, (slope / (1 + p), -slope / (1 + t))
 
 
 def poisson_nll_loss(

@@ -6,7 +6,7 @@ definition, so that no formula of a derivative is written twice.
 """
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -14,30 +14,69 @@ import jax.numpy as jnp
 import numpy as np
 from mpmath import mp, mpf
 
+Function = Callable[..., Any]
+Row = tuple[float, ...]
+
 TINY = float(np.finfo(np.float32).tiny)
 HUGE = 3e38
-# 1e-5 relative, in units of 2^-23 of the true value.
-POWER = 1e-5 * 2**23
 # XLA flushes what is below the smallest normal number to zero.
 FLUSHED = 1.2e-38
-_OVERFLOW = 2.0**128
+# 1e-5 relative, in units of 2^-23 of the true value.
+POWER = 1e-5 * 2**23
+_OVERFLOW = mpf(2) ** 128
 
-Function = Callable[..., Any]
+# Magnitudes over all of float32, and both signs of them.
+LADDER = [TINY, 1e-30, 1e-20, 1e-10, 3e-5, 1e-3, 0.1, 0.5, 1, 2, 9, 88, 1e4, 1e10]
+LADDER += [1e19, 2e19, 1e30, HUGE]
+BOTH_SIGNS = [0.0, *LADDER, *(-v for v in LADDER)]
 
 
-class Worst(NamedTuple):
-    """The largest error of one quantity over a grid, and where it is."""
+class Accuracy(NamedTuple):
+    """A loss, its definition, and the inputs at which the two are compared.
+
+    Attributes:
+        loss: The loss, of float32 arrays, elementwise.
+        definition: The same of `mpf` numbers; NaN or complex outside its domain.
+        names: The inputs' names.
+        rows: The inputs of the comparison.
+        terms: The terms of a value that is a difference by nature; its units are those
+            of the largest.
+        slopes: Definitions of derivatives that are not the definition's own, by input.
+        slope_terms: The terms of derivatives that are differences by nature, by input.
+        flat: Inputs in which the loss is constant or has no derivative, in a row.
+        relative: Whether the units are 2^-23 of the true value, not its ulp.
+        flushed: Absolute error of what was flushed to zero before the last operation.
+        bound: The largest error that is right, in those units.
+        curved: The rows at which second derivatives are looked at, if not all.
+    """
+
+    loss: Function
+    definition: Function
+    names: str
+    rows: Sequence[Row]
+    terms: Function | None = None
+    slopes: Mapping[int, Function] = {}
+    slope_terms: Mapping[int, Function] = {}
+    flat: Callable[..., tuple[int, ...]] = lambda *row: ()
+    relative: bool = False
+    flushed: Callable[..., float] = lambda *row: FLUSHED
+    bound: float = 4
+    curved: Callable[..., bool] = lambda *row: True
+
+
+class Error(NamedTuple):
+    """The largest error of one quantity over the rows, and where it is."""
 
     quantity: str
     ulp: float
-    inputs: tuple[float, ...]
+    row: Row
     got: float
     true: float
 
     def __str__(self):
-        inputs = ", ".join(repr(x) for x in self.inputs)
+        inputs = ", ".join(repr(x) for x in self.row)
         return (
-            f"{self.quantity}: {self.ulp:.2f} ulp at ({inputs}): "
+            f"{self.quantity}: {self.ulp:.2f} ulp at ({inputs}), "
             f"got {self.got!r}, true value {self.true!r}"
         )
 
@@ -60,13 +99,8 @@ def spread(
 ) -> list[float]:
     """Log-uniform floats between two magnitudes."""
     values = np.exp(rng.uniform(math.log(low), math.log(high), count))
-    values = np.clip(values, low, high).astype(np.float32)
+    values = np.clip(values, low, high)
     return [float(v) for v in values * (rng.choice((-1, 1), count) if signed else 1)]
-
-
-LADDER = [TINY, 1e-30, 1e-20, 1e-10, 3e-5, 1e-3, 0.1, 0.5, 1, 2, 9, 88, 1e4, 1e10]
-LADDER += [1e19, 2e19, 1e30, HUGE]
-BOTH_SIGNS = [0.0, *LADDER, *(-v for v in LADDER)]
 
 
 def pairs(rng: np.random.Generator, count: int, switches: Sequence[float] = ()):
@@ -96,9 +130,9 @@ def pairs(rng: np.random.Generator, count: int, switches: Sequence[float] = ()):
     return rows
 
 
-def append(rows: Iterable[tuple], *columns: Callable[[], float]) -> list[tuple]:
+def append(rows: Iterable[tuple], *columns: Callable[[], Any]) -> list[tuple]:
     """The rows with one more entry for each column, drawn row by row."""
-    return [(*row, *(float(np.float32(draw())) for draw in columns)) for row in rows]
+    return [(*row, *(float(draw()) for draw in columns)) for row in rows]
 
 
 def some(
@@ -114,67 +148,55 @@ def some(
     return draw
 
 
-def measure(
-    loss: Function,
-    definition: Function,
-    rows: Sequence[tuple],
-    *,
-    terms: Function | None = None,
-    slopes: dict[int, Function] | None = None,
-    slope_terms: dict[int, Function] | None = None,
-    skip: Callable[..., tuple[int, ...]] = lambda *row: (),
-    names: str = "",
-    relative: bool = False,
-) -> list[Worst]:
-    """The largest error of a loss and of each first derivative, over the rows.
+def measure(case: Accuracy) -> list[Error]:
+    """The largest error of the loss and of each first derivative, over the rows.
 
     At a kink any number between the one-sided derivatives is right.
-
-    Args:
-        loss: The loss, of float32 arrays, elementwise.
-        definition: The same of `mpf` numbers; NaN or complex outside its domain.
-        rows: The inputs, exact in float32.
-        terms: The terms of a value that is a difference by nature; its units are
-            those of the largest.
-        slopes: Definitions of derivatives that are not the definition's own, by input.
-        slope_terms: The terms of derivatives that are differences by nature, by input.
-        skip: Which inputs' derivatives not to look at in a row.
-        names: The inputs' names, for the message.
-        relative: Whether the units are 2^-23 of the true value, not its ulp.
     """
-    slopes, slope_terms = slopes or {}, slope_terms or {}
-    rows = [tuple(float(np.float32(x)) for x in row) for row in dict.fromkeys(rows)]
-    value, gradients = evaluate(loss, rows)
-    found = {}
+    rows = in_float32(case.rows)
+    value, gradients = evaluate(case.loss, rows)
+    found: dict[str, Error] = {}
 
     def note(quantity, row, got, low, high, unit):
-        error = ulp(got, low, high, unit, relative)
+        error = ulp(got, low, high, unit, case.flushed(*row), case.relative)
         if quantity not in found or not error <= found[quantity].ulp:
             true = float(low if abs(low) > abs(high) else high)
-            found[quantity] = Worst(quantity, error, row, float(got), true)
+            found[quantity] = Error(quantity, error, row, float(got), true)
 
-    labels = names.split() or [str(i) for i in range(len(rows[0]))]
     for i, row in enumerate(rows):
+        flat = case.flat(*row)
         with mp.workdps(220):
             point = [mpf(x) for x in row]
-            true = definition(*point)
-            unit = max(map(abs, terms(*point))) if terms else true
+            true = case.definition(*point)
+            unit = max(map(abs, case.terms(*point))) if case.terms else abs(true)
             note("value", row, value[i], true, true, unit)
-            for n in range(len(row)):
-                if n in skip(*row):
+            for n, name in enumerate(case.names.split()):
+                if n in flat:
                     continue
-                if n in slopes:
-                    low = high = slopes[n](*point)
+                if n in case.slopes:
+                    low = high = case.slopes[n](*point)
                 else:
-                    low, high = one_sided(definition, point, n, true)
+                    low, high = one_sided(case.definition, point, n, true)
                 unit = max(abs(low), abs(high))
-                if n in slope_terms:
-                    unit = max(map(abs, slope_terms[n](*point)))
-                note(f"d/d {labels[n]}", row, gradients[n][i], low, high, unit)
+                if n in case.slope_terms:
+                    unit = max(map(abs, case.slope_terms[n](*point)))
+                note(f"d/d {name}", row, gradients[n][i], low, high, unit)
     return list(found.values())
 
 
-def evaluate(loss: Function, rows: Sequence[tuple]) -> tuple[np.ndarray, list]:
+def over_bound(case: Accuracy) -> str:
+    """What is off by more than its bound, for an assertion that nothing is."""
+    return "\n".join(str(e) for e in measure(case) if not e.ulp <= case.bound)
+
+
+def in_float32(rows: Iterable[tuple]) -> list[Row]:
+    """The rows rounded to float32, each once."""
+    return list(dict.fromkeys(tuple(float(np.float32(x)) for x in r) for r in rows))
+
+
+def evaluate(
+    loss: Function, rows: Sequence[tuple], dtype: Any = jnp.float32
+) -> tuple[np.ndarray, list[np.ndarray]]:
     """Value and gradient with respect to every input, in one compiled call."""
 
     @jax.jit
@@ -182,8 +204,7 @@ def evaluate(loss: Function, rows: Sequence[tuple]) -> tuple[np.ndarray, list]:
         value, pull_back = jax.vjp(loss, *columns)
         return value, pull_back(jnp.ones_like(value))
 
-    columns = [jnp.asarray(c, jnp.float32) for c in zip(*rows, strict=True)]
-    value, gradients = run(*columns)
+    value, gradients = run(*_columns(rows, dtype))
     return np.asarray(value), [np.asarray(g) for g in gradients]
 
 
@@ -199,18 +220,24 @@ def one_sided(definition: Function, point: Sequence, n: int, value) -> list:
     return [min(found), max(found)]
 
 
-def ulp(got: Any, low: Any, high: Any, unit: Any, relative: bool = False) -> float:
-    """Distance of a float32 from [low, high], in ulp of `unit`.
+def ulp(
+    got: Any,
+    low: Any,
+    high: Any,
+    unit: Any,
+    flushed: float = FLUSHED,
+    relative: bool = False,
+) -> float:
+    """Distance of a float32 from [low, high], in ulp of `unit` or relative to it.
 
     An overflow counts as 2^128, the number after the largest, on both sides.
     """
     got = float(got)
     if math.isnan(got):
         return math.inf
-    low, high = (max(min(mpf(x), _OVERFLOW), -_OVERFLOW) for x in (low, high))
-    got = mpf(max(min(got, _OVERFLOW), -_OVERFLOW))
+    got, low, high = (max(min(mpf(x), _OVERFLOW), -_OVERFLOW) for x in (got, low, high))
     distance = max(low - got, got - high, mpf(0))
-    if distance < FLUSHED:
+    if distance < flushed:
         return 0.0
     size = max(min(abs(mpf(unit)), mpf(2) ** 127), mpf(2) ** -126)
     if not relative:
@@ -218,9 +245,103 @@ def ulp(got: Any, low: Any, high: Any, unit: Any, relative: bool = False) -> flo
     return float(distance / size * 2**23)
 
 
-def report(worst: Sequence[Worst], bound: float | dict[str, float]) -> str:
-    """What is over its bound, for an assertion that it is nothing."""
-    bounds = bound if isinstance(bound, dict) else {}
-    default = bounds.get("", 4.0) if isinstance(bound, dict) else bound
-    over = [w for w in worst if not w.ulp <= bounds.get(w.quantity, default)]
-    return "\n".join(str(w) for w in over)
+def not_finite(case: Accuracy) -> str:
+    """Second derivatives that are not finite where the loss and the true ones are.
+
+    Forward over reverse for every pair of inputs, reverse over reverse for the pure
+    ones. Kinks, where the second difference diverges, count as infinite, and so does
+    what is within a factor 4 of the largest float, of which a term may overflow.
+    """
+    rows = [row for row in in_float32(case.rows) if case.curved(*row)]
+    largest = _OVERFLOW / 4
+    found = []
+    for (kind, i, j), entries in second_derivatives(case.loss, rows).items():
+        for n in np.flatnonzero(~np.isfinite(entries)):
+            row = rows[n]
+            if {i, j} & {*case.flat(*row), *case.slopes}:
+                continue
+            with mp.workdps(400):
+                point = [mpf(x) for x in row]
+                true = second_difference(case.definition, point, i, j)
+                fine = abs(case.definition(*point)) < largest and abs(true) < largest
+            if fine:
+                found.append(
+                    f"{kind} ({i}, {j}) at {row}: got {entries[n]}, "
+                    f"true value {mp.nstr(true, 9)}"
+                )
+    return "\n".join(found)
+
+
+def second_derivatives(
+    loss: Function, rows: Sequence[Row]
+) -> dict[tuple[str, int, int], np.ndarray]:
+    """Second derivatives by (nesting, first input, second input)."""
+    columns = _columns(rows, jnp.float32)
+
+    def along(function, n, columns):
+        return lambda x: function(*columns[:n], x, *columns[n + 1 :])
+
+    def slope(n):
+        def function(*columns):
+            value, pull_back = jax.vjp(along(loss, n, columns), columns[n])
+            return pull_back(jnp.ones_like(value))[0]
+
+        return function
+
+    @jax.jit
+    def run(*columns):
+        ones = jnp.ones_like(columns[0])
+        found = {}
+        for i, x in enumerate(columns):
+            for j, y in enumerate(columns[: i + 1]):
+                line = along(slope(i), j, columns)
+                found["forward over reverse", i, j] = jax.jvp(line, (y,), (ones,))[1]
+            pull_back = jax.vjp(along(slope(i), i, columns), x)[1]
+            found["reverse over reverse", i, i] = pull_back(ones)[0]
+        return found
+
+    return {key: np.asarray(value) for key, value in run(*columns).items()}
+
+
+def second_difference(definition: Function, point: Sequence, i: int, j: int) -> Any:
+    """The definition's second derivative, or a number beyond all floats at a kink."""
+
+    def moved(*steps):
+        shifted = list(point)
+        for n, sign in steps:
+            shifted[n] += sign * step[n]
+        return definition(*shifted)
+
+    step = [abs(x) * mpf("1e-60") or mpf("1e-100") for x in point]
+    if i == j:
+        return (moved((i, 1)) - 2 * moved() + moved((i, -1))) / step[i] ** 2
+    corners = (a * b * moved((i, a), (j, b)) for a in (1, -1) for b in (1, -1))
+    return sum(corners) / (4 * step[i] * step[j])
+
+
+def halves(case: Accuracy, dtype: Any) -> str:
+    """Where a half-precision input does not give the float32 result, rounded."""
+    largest = float(jnp.finfo(dtype).max)
+    columns = [np.clip(column, -largest, largest) for column in np.transpose(case.rows)]
+    columns = [column.astype(dtype).astype(float).tolist() for column in columns]
+    rows = list(dict.fromkeys(zip(*columns, strict=True)))
+    value, gradients = evaluate(case.loss, rows)
+    half_value, half_gradients = evaluate(case.loss, rows, dtype)
+    if half_value.dtype != np.float32:
+        return f"the loss has dtype {half_value.dtype}"
+    expected = {"value": value}
+    got = {"value": half_value}
+    for name, g, h in zip(case.names.split(), gradients, half_gradients, strict=True):
+        expected[f"d/d {name}"] = np.asarray(jnp.asarray(g).astype(dtype), np.float32)
+        got[f"d/d {name}"] = np.asarray(h, np.float32)
+    found = []
+    for quantity, e in expected.items():
+        g = got[quantity]
+        differs = ~((g == e) | (np.isnan(g) & np.isnan(e)))
+        for n in np.flatnonzero(differs)[:3]:
+            found.append(f"{quantity} at {rows[n]}: got {g[n]!r}, expected {e[n]!r}")
+    return "\n".join(found)
+
+
+def _columns(rows, dtype):
+    return [jnp.asarray(np.asarray(c), dtype) for c in zip(*rows, strict=True)]

@@ -40,17 +40,14 @@ def robust(p: jax.Array, t: jax.Array, alpha: jax.Array, scale: jax.Array):
     b = jnp.where(alpha > 2 - eps, eps, 2 - alpha)
     size = jnp.abs(stop_gradient(difference_over(p, t, scale)))
     far = size > 2 / math.sqrt(eps) * jnp.sqrt(b)  # where 1 + w² is w² to rounding
-    # A huge s, or a u that vanishes, is never formed: there s² u = b w^alpha.
-    apart = far & ((b >= 1) | jnp.isinf(size))
-    s = difference_over(jnp.where(apart, 0, p), jnp.where(apart, 0, t), scale)
+    s = difference_over(jnp.where(far, 0, p), jnp.where(far, 0, t), scale)
     e, c, k = scaled_difference(p, t, scale)
 
     # s² and w² in an exact part and a small one, for u amplifies their rounding.
-    near = jnp.where(far, 0, s)
     s_lost = (two_difference(p * k, t * k)[1] + remainder(e, c, s)) / c
     s_lost = jnp.where(far, 0, stop_gradient(s_lost))
-    high = leading(near)
-    low = (near - high) * (near + high) + 2 * near * s_lost
+    high = leading(s)
+    low = (s - high) * (s + high) + 2 * s * s_lost
     x = high * high / b
     x_lost = (remainder(high * high, b, x) + low) / b
     w2 = x + x_lost
@@ -64,40 +61,39 @@ def robust(p: jax.Array, t: jax.Array, alpha: jax.Array, scale: jax.Array):
     shrink = _log1p_ratio(jnp.where(small, w2, 0))
     log_r2 = jnp.where(far, 4 * jnp.log(v), jnp.log1p(w2))  # L
     small = small & ~far
-    b_log = jnp.where(small, near * near * shrink, b * log_r2)  # bL
+    b_log = jnp.where(small, s * s * shrink, b * log_r2)  # bL
     y = (alpha / 2 / b) * b_log
 
     # Powers of r² = 1 + w² beyond 2 are taken as such: the exponential would amplify
-    # the rounding of its argument. They are squares of what follows, which is flushed
-    # to 0 only with the result.
+    # the rounding of its argument. They are squares of what follows, which leaves the
+    # range of floats only with the result.
     base, step = jnp.where(far, v, r2), jnp.where(far, 1, 0.25)
     base = jnp.where(small, 1, base)
-    lever = base ** (step * alpha)
+    lever = jnp.sqrt(b) * base ** (step * alpha)  # its square is b r^alpha
     half = jnp.where(small, jnp.exp(-high * high / 4), base ** (-step * b))  # sqrt(u)
     rest = jnp.minimum(b * jnp.where(far, 0, r2_lost / r2), 1)
-    rest = jnp.where(small, low + near * near * (shrink - 1), rest)
+    rest = jnp.where(small, low + s * s * (shrink - 1), rest)
     rest = jnp.maximum(rest, -300)  # beyond, the first factor is 0
     half = jnp.where(alpha == 2, 1, half * jnp.exp(-rest / 4))
 
+    # Far out s² u = b w^alpha, and neither s nor u is formed.
     force = s * half
-    by_power = jnp.sign(e) * jnp.sqrt(b) * base ** (2 * step * (alpha - 1)) / scale
-    by_quotient = (b * lever) * (lever * k / jnp.where(apart, e, 1))
+    tilt = jnp.sqrt(jnp.sqrt(b)) * base ** (step * (alpha - 1))
+    by_power = jnp.sign(e) * tilt * (tilt / scale)
+    by_quotient = lever * (lever * k / jnp.where(far, e, 1))
     slope = jnp.where(b < 1.5, by_power, by_quotient)
-    slope = jnp.where(apart, slope, force * (half / scale))
+    slope = jnp.where(far, slope, force * (half / scale))
     scale_slope = jnp.where(jnp.abs(s) > 1, force * (half * s / scale), slope * s)
-    scale_slope = jnp.where(apart, (b * lever) * (lever / scale), scale_slope)
+    scale_slope = jnp.where(far, lever * (lever / scale), scale_slope)
 
+    root = jnp.where(far, lever, force)
     positive = jnp.where(b < 1, alpha, 1)
-    inner = jnp.where(
-        apart, (b * lever / positive) * lever, (force / positive) * force
-    ) + b / positive * expm1(-b_log / 2)
+    inner = (root / positive) * root + b / positive * expm1(-b_log / 2)
     large = y > 1
-    outer = b * (lever * lever - 1) / jnp.where(large, alpha, 1)
+    outer = (lever * lever - b) / jnp.where(large, alpha, 1)
     outer = jnp.where(large, outer, b_log / 2 * expm1_ratio(jnp.where(large, 0, y)))
     value = jnp.where(b < 1, inner, outer)
-
-    grown = b * half * half + force * force
-    grown = jnp.where(apart | (b >= 1), b * lever * lever, grown)
+    grown = jnp.where(far | (b >= 1), lever * lever, b * half * half + force * force)
     alpha_slope = _alpha_slope(alpha, log_r2, y, b_log / 2, grown)
     return value, (slope, -slope, alpha_slope, -scale_slope)
 
@@ -121,7 +117,7 @@ def _alpha_slope(alpha, log_r2, y, d, grown):
 
     z, x, d = (jnp.where(large, value, 2) for value in (y, log_r2, d))
     bracket = z * x + expm1(-z) * (x + z) + z * z * jnp.exp(-z) * expm1_ratio(-d)
-    above = jnp.where(large, grown, 0) / 4 * x * (bracket / (z * z))
+    above = jnp.where(large, grown, 0) / 4 * (x * (bracket / (z * z)))
 
     z, x = jnp.where(other, y, 0), jnp.where(other, log_r2, 1)
     low = z < -2
