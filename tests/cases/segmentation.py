@@ -10,14 +10,14 @@ from cases.case import Case
 UNIT = (0.0, 1.0)
 NON_NEGATIVE = (0.0, math.inf)
 
-# Six images of 3 × 2 pixels and 4 classes, the last of which no target has. The second
-# is nearly right, the third wrong, the fourth of one class, the last has soft targets.
+# Six images of 3 × 2 pixels and 4 classes, the last of which no hard target has. The
+# second is nearly right, the third wrong, the fourth of one class, the last soft.
 _rng = np.random.default_rng(7)
 TARGETS = np.eye(4)[_rng.integers(0, 3, (6, 3, 2))]
 TARGETS[3] = np.eye(4)[1]
 TARGETS[5] = 0.85 * TARGETS[5] + 0.05
 LOGITS = _rng.normal(size=(6, 3, 2, 4)).round(2)
-LOGITS[1] += 8 * TARGETS[1]
+LOGITS[1] += 4 * TARGETS[1]
 LOGITS[2] -= 6 * TARGETS[2]
 PIXEL_WEIGHTS = _rng.uniform(0.2, 2, (6, 3, 2)).round(2)
 CLASS_WEIGHTS = np.array([0.4, 1.7, 0.9, 1.3])
