@@ -88,7 +88,7 @@ def pointwise(rule: Callable[..., Any]):
 
 
 def _vary_alike(inputs):
-    """Inside `shard_map`, lets every input vary over the mesh axes that any varies over.
+    """Makes all inputs vary over the mesh axes of `shard_map` that one varies over.
 
     A cotangent varies like the loss, hence like all inputs taken together, and has to
     match its own input; JAX closes the sum over devices where that one is replicated.

@@ -1,0 +1,135 @@
+"""where, weights and reduction mean the same for every loss (rule 3)."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from common import (
+    KEEP,
+    WEIGHTS,
+    assert_close,
+    cotangent,
+    each_case,
+    has_tail,
+    take,
+    tangents,
+    weighted,
+)
+
+pytestmark = pytest.mark.usefixtures("device")
+
+REDUCTIONS = ("none", "sum", "mean")
+GARBAGE = (np.nan, np.inf, -np.inf)
+
+
+def spoil(case, real, rest, keep):
+    """Fills the dropped examples with NaN, infinities and labels that do not exist."""
+    dropped = np.flatnonzero(~keep)
+    spoiled = []
+    for part, garbage in ((real, GARBAGE), (rest, (-(10**6), 10**6, -1))):
+        part = {name: np.array(x) for name, x in part.items()}
+        for name in {*case.inputs, "weights"} & part.keys():
+            for position, example in enumerate(dropped):
+                part[name][example] = garbage[position % len(garbage)]
+        spoiled.append({name: jnp.asarray(x) for name, x in part.items()})
+    return spoiled
+
+
+@each_case(has_tail)
+def test_masked_examples_are_as_if_they_had_never_been(case):
+    real, rest = weighted(case)
+    direction = tangents(real)
+
+    @jax.jit
+    def measured(real, rest, where):
+        """All that a masked entry could spoil."""
+        found = {}
+        for reduction in REDUCTIONS:
+
+            def loss(real, reduction=reduction):
+                return case({**real, **rest}, where=where, reduction=reduction)
+
+            ct = cotangent(case) if reduction == "none" else jnp.float32(0.7)
+            value, pull_back = jax.vjp(loss, real)
+            tangent = jax.jvp(loss, (real,), (direction,))[1]
+            found[reduction] = value, pull_back(ct)[0], tangent
+        return found
+
+    def expect(keep, weights):
+        """By the definition, from the examples that are left."""
+        arrays = take(case, case.arrays(), np.flatnonzero(keep))
+        weights = weights[keep]
+        none = np.zeros(6)
+        none[keep] = case.expected(arrays) * weights
+        mass = np.sum(case.counted(arrays) * weights)
+        return {"none": none, "sum": none.sum(), "mean": none.sum() / mass}
+
+    # Weights of one and a mask that keeps all, the plain loss, and every weight.
+    ones = {**real, "weights": jnp.ones(6)}
+    everyone = np.ones(6, bool)
+    plain = case({**take(case, real, slice(None)), **rest, "weights": None})
+    for weights in (np.ones(6), WEIGHTS):
+        found = measured({**ones, "weights": jnp.float32(weights)}, rest, everyone)
+        values = {reduction: found[reduction][0] for reduction in REDUCTIONS}
+        expected = expect(everyone, weights)
+        assert_close(values, {n: np.float32(x) for n, x in expected.items()})
+        if (weights == 1).all():
+            assert_close(values["none"], plain)
+
+    clean = measured(real, rest, KEEP)
+    values = {reduction: clean[reduction][0] for reduction in REDUCTIONS}
+    expected = expect(KEEP, WEIGHTS)
+    assert_close(values, {n: np.float32(x) for n, x in expected.items()})
+    for _, gradient, _ in clean.values():
+        for name in {*case.inputs, "weights"} & gradient.keys():
+            assert not np.any(gradient[name][~KEEP]), name
+    spoiled = measured(*spoil(case, real, rest, KEEP), KEEP)
+    jax.tree.map(np.testing.assert_array_equal, spoiled, clean)
+
+    # Nothing counts: the losses are 0, and so is every derivative.
+    nobody = np.zeros(6, bool)
+    nothing = measured(*spoil(case, real, rest, nobody), nobody)
+    for leaf in jax.tree.leaves(nothing):
+        assert not np.any(leaf)
+    value, gradient, _ = measured({**real, "weights": jnp.zeros(6)}, rest, everyone)["mean"]
+    assert not np.any(value)
+    for leaf in jax.tree.leaves(gradient):
+        assert not np.any(leaf)
+
+
+@each_case(has_tail)
+def test_an_empty_batch_has_mean_zero(case):
+    real, rest = weighted(case)
+    real, rest = take(case, real, slice(0)), take(case, rest, slice(0))
+
+    @jax.jit
+    def measured(real):
+        def mean(real):
+            return case({**real, **rest}, reduction="mean")
+
+        none = case({**real, **rest})
+        return none, case({**real, **rest}, reduction="sum"), jax.value_and_grad(mean)(real)
+
+    none, *numbers = measured(real)
+    assert none.shape == (0,)
+    for leaf in jax.tree.leaves(numbers):
+        assert not np.any(leaf)
+
+
+@each_case(has_tail)
+def test_masks_and_weights_broadcast(case):
+    """A mask of one example's shape, a single weight, and lists."""
+    arrays = {
+        name: jnp.stack([x, x[::-1]]) if name in case.inputs else x
+        for name, x in case.arrays().items()
+    }
+    if not case.independent:
+        pytest.skip("one batch axis only")
+    plain = case(arrays)
+    assert plain.shape == (2, 6)
+    kept = case(arrays, where=KEEP.tolist(), weights=WEIGHTS.tolist())
+    np.testing.assert_allclose(kept, plain * (KEEP * WEIGHTS)[None], rtol=1e-6)
+    rows = case(arrays, where=np.array([[True], [False]]), weights=np.float32(0.7))
+    np.testing.assert_allclose(rows[0], 0.7 * plain[0], rtol=1e-6)
+    assert not np.any(rows[1])
+    assert not np.any(case(arrays, where=False, weights=2))

@@ -1,0 +1,122 @@
+"""Every transformation of JAX gives the value and the gradient of the plain loss."""
+
+import functools
+from concurrent.futures import ThreadPoolExecutor
+
+import jax
+import jax.numpy as jnp
+import pytest
+from catalog import CASES
+from common import assert_close, cotangent, each_case, take, tangents, weighted
+
+pytestmark = pytest.mark.usefixtures("device")
+
+
+def value_and_gradient(loss, real, ct):
+    """The losses, and the cotangent `ct` pulled back to the real arguments."""
+    value, pull_back = jax.vjp(loss, real)
+    return value, pull_back(ct)[0]
+
+
+def per_example(case, real, rest):
+    """The same for one example: what `vmap`, a loop and `scan` run over."""
+    batched = {n: n in case.inputs or n == "weights" for n in {**real, **rest}}
+    axes = [{n: 0 if batched[n] else None for n in part} for part in (real, rest)]
+
+    def single(real, rest, ct):
+        return value_and_gradient(lambda real: case({**real, **rest}), real, ct)
+
+    def gather(result):
+        """Shared arguments have the sum of the examples' gradients."""
+        value, gradients = result
+        total = {n: g if batched[n] else g.sum(0) for n, g in gradients.items()}
+        return value, total
+
+    return single, axes, gather
+
+
+@each_case()
+def test_transformed_equals_plain(case):
+    real, rest = weighted(case)
+    ct = cotangent(case)
+    direction = tangents(real)
+    traces = []
+
+    @jax.jit
+    def transformed(real, rest, ct, direction):
+        traces.append(case)
+
+        def loss(real):
+            return case({**real, **rest})
+
+        value, linear = jax.linearize(loss, real)
+        results = {
+            "jit": value_and_gradient(loss, real, ct),
+            "checkpoint": value_and_gradient(jax.checkpoint(loss), real, ct),
+            "linearize": (value, jax.linear_transpose(linear, real)(ct)[0]),
+        }
+        if case.independent:
+            single, axes, gather = per_example(case, real, rest)
+            mapped = jax.vmap(single, in_axes=(*axes, 0))
+            results["vmap"] = gather(mapped(real, rest, ct))
+
+            def step(_, i):
+                pick = functools.partial(take, case, index=i)
+                return None, single(pick(real), pick(rest), ct[i])
+
+            results["scan"] = gather(jax.lax.scan(step, None, jnp.arange(6))[1])
+        return results, (linear(direction), jax.jvp(loss, (real,), (direction,))[1])
+
+    plain = value, gradient = value_and_gradient(
+        lambda real: case({**real, **rest}), real, ct
+    )
+    results, (linear_tangent, tangent) = transformed(real, rest, ct, direction)
+    for name, result in results.items():
+        assert_close({name: result}, {name: plain})
+    assert_close(linear_tangent, tangent)
+
+    # What a training step hands to the next one is traced as what it was given.
+    moved = jax.tree.map(
+        lambda x, slope: x - slope * slope.dtype.type(1e-3), real, gradient
+    )
+    transformed(moved, rest, results["jit"][0], results["jit"][1])
+    transformed(moved, rest, value, gradient)
+    assert len(traces) == 1
+
+
+@each_case(lambda case: case.independent)
+def test_batch_axes_are_free(case):
+    real, rest = weighted(case)
+    batched = {*case.inputs, "weights"}
+
+    def fold(arrays):
+        folded = {
+            n: x.reshape(2, 3, *x.shape[1:]) for n, x in arrays.items() if n in batched
+        }
+        return {**arrays, **folded}
+
+    expected = case({**real, **rest})
+    folded = case(fold({**real, **rest}))
+    assert_close(folded.reshape(expected.shape), expected)
+    last = case(take(case, {**real, **rest}, 5))
+    assert_close(last, expected[5])
+
+
+def test_threads_trace_alike():
+    def answers(order):
+        found = {}
+        for case in order:
+            real, rest = weighted(case)
+            traced = jax.make_jaxpr(
+                lambda real, rest, ct: value_and_gradient(
+                    lambda real: case({**real, **rest}), real, ct
+                )
+            )(real, rest, cotangent(case))
+            found[case.id] = str(traced)
+        return found
+
+    alone = answers(CASES)
+    orders = [CASES, CASES[::-1], CASES[1::2] + CASES[::2], CASES[::2] + CASES[1::2]]
+    with ThreadPoolExecutor(4) as pool:
+        for together in pool.map(answers, orders):
+            assert together == alone
