@@ -8,6 +8,7 @@ from jaxloss._core import checks
 from jaxloss._core.derivative import analytic, pointwise
 from jaxloss._core.numerics import (
     capped_product,
+    expm1,
     log1p_unit,
     magnitude,
     product,
@@ -86,7 +87,7 @@ def sigmoid_binary_cross_entropy(
         https://www.microsoft.com/en-us/research/people/cmbishop/prml-book/
     """
     checks.check_number("label_smoothing", label_smoothing, minimum=0, maximum=1)
-    (x, y, weight, smoothing), keep, weights = _arguments(
+    inputs, keep, weights = _arguments(
         where,
         weights,
         reduction,
@@ -95,35 +96,42 @@ def sigmoid_binary_cross_entropy(
         pos_weight=1.0 if pos_weight is None else pos_weight,
         label_smoothing=label_smoothing,
     )
-    y = (1 - smoothing) * y + smoothing / 2
-    return reduce_loss(_cross_entropy(x, y, weight), keep, weights, reduction)
+    return reduce_loss(_cross_entropy(*inputs), keep, weights, reduction)
 
 
-# With u = e^-|x|, the label's mass w y on the positive class and n = 1 - y on the
-# other, softplus(x) = max(x, 0) + log1p(u) and sigmoid(x) = 1/(1 + u) or u/(1 + u):
-#     f = w y softplus(-x) + n softplus(x)
-#       = n max(x, 0) - w y min(x, 0) + (w y + n) log1p(u),      no term negative,
-#     df/dx = n sigmoid(x) - w y sigmoid(-x)
-#           = (n - w y u)/(1 + u) or (n u - w y)/(1 + u),
-# where a hard label leaves a single term, so that nothing cancels as the loss -> 0.
+# With u = e^-|x|, the smoothed label's mass q = w ((1 - s) y + s/2) on the positive
+# class and n = (1 - s)(1 - y) + s/2 on the other, each formed without a difference,
+# softplus(x) = max(x, 0) + log1p(u) and sigmoid(x) = 1/(1 + u) or u/(1 + u):
+#     f = q softplus(-x) + n softplus(x)
+#       = n max(x, 0) - q min(x, 0) + (q + n) log1p(u),          no term negative,
+#     df/dx = n sigmoid(x) - q sigmoid(-x) = (n - q u)/(1 + u) or (n u - q)/(1 + u),
+# where a hard label leaves a single term, so that nothing cancels as the loss -> 0, and
+#     w softplus(-x) - softplus(x) = -w min(x, 0) - max(x, 0) + (w - 1) log1p(u)
+# times 1 - s is df/dy, times 1/2 - y is df/ds.
 # A mean and its gradient are two passes over x and y without a temporary, 2.9 times the
 # speed of the two log-sigmoids. For that the value is made of what a sum absorbs on
 # CPU (no select), and shares nothing with the slope, which XLA would write to memory:
 # not the exp, not even a constant, hence -0 for 0 and m = y - 1 for -n.
 @pointwise
-def _cross_entropy(x, y, weight):
-    positive, m = weight * y, y + (-1.0)
+def _cross_entropy(x, y, weight, smoothing):
+    kept, even = 1 - smoothing, smoothing / 2
+    positive, m = weight * (kept * y + even), kept * (y + (-1.0)) - even
     soft = jnp.log1p(jnp.exp(-jnp.abs(x)))
     against = capped_product(m, jnp.maximum(x, -0.0))
     missed = capped_product(positive, -jnp.minimum(x, -0.0))
     value = (positive - m) * soft - against + missed
-    right = x >= 0
+
     u = jnp.exp(-magnitude(x))
-    negative = 1 - y
-    slope = jnp.where(right, negative - positive * u, negative * u - positive) / (1 + u)
+    negative = kept * (1 - y) + even
+    slope = jnp.where(x >= 0, negative - positive * u, negative * u - positive)
     finite = jnp.where(jnp.isinf(x), 0, x)
-    surprise = jnp.where(right, 0, -finite) + jnp.log1p(u)  # softplus(-x)
-    return value, (slope, (weight - 1) * surprise - finite, y * surprise)
+    high, low, soft = relu(finite), relu(-finite), jnp.log1p(u)
+
+    def tilt(c):
+        return (c * weight) * low - c * high + (c * (weight - 1)) * soft
+
+    weight_slope = (kept * y + even) * (low + soft)
+    return value, (slope / (1 + u), tilt(kept), weight_slope, tilt(0.5 - y))
 
 
 def binary_cross_entropy(
@@ -199,7 +207,7 @@ def _probability_cross_entropy(p, y):
     inside = jnp.where(end, 0.5, p)
     log_p = jnp.where(p == 0, -100, jnp.where(p == 1, 0, jnp.log(inside)))
     log_q = jnp.where(p == 1, -100, jnp.where(p == 0, 0, jnp.log1p(-inside)))
-    slope = (1 - y) / (1 - inside) - y / inside
+    slope = quotient(1 - y, 1 - inside) - quotient(y, inside)
     slope = jnp.where(end, (p - y) / 1e-12, slope)
     return -(y * log_p + (1 - y) * log_q), (slope, log_q - log_p)
 
@@ -337,9 +345,14 @@ _modulate = analytic(_modulate_forward, _modulate_backward)
 
 
 def _modulate_y(x, y, gamma):
-    right, u, _, _ = _sides(x, y)
-    slope = product(gamma, _modulate(x, y, gamma - 1)) * ((1 - u) / (1 + u))
-    return jnp.where(right, -slope, slope)
+    slope = product(gamma, _modulate(x, y, gamma - 1)) * _tanh_half(x)
+    return jnp.where(x >= 0, -slope, slope)
+
+
+def _tanh_half(x):
+    """tanh(abs(x)/2), of which -tanh(x/2) is d miss/dy."""
+    a = magnitude(x)
+    return -expm1(-a) / (1 + jnp.exp(-a))
 
 
 # f = M h and df/da = M ((weak - strong u) + gamma h lean)/(1 + u), where a hard label
@@ -351,7 +364,7 @@ def _focal(x, y, gamma):
     m, high, low = y + (-1.0), jnp.maximum(x, -0.0), -jnp.minimum(x, -0.0)
     e_high, e_low = jnp.exp(-high), jnp.exp(-low)
     miss = (y * e_high - m * e_low) / (e_high + e_low)
-    soft = jnp.log1p(e_high * e_low)
+    soft = log1p_unit(e_high * e_low)
     value = miss**gamma * (soft - capped_product(m, high) + capped_product(y, low))
 
     right, u, strong, weak = _sides(x, y)
@@ -362,8 +375,31 @@ def _focal(x, y, gamma):
     slope = factor * (slope / (1 + u))
     return value, (
         jnp.where(right, slope, -slope),
-        h * _modulate_y(x, y, gamma) - factor * finite,
+        _pull(x, y, gamma) - factor * finite,
         h * factor * _log_miss(x, y),
+    )
+
+
+# h dM/dy = gamma h N with N = miss^(gamma - 1) d and d = d miss/dy. Its slope in y,
+# gamma N ((gamma - 1) h d/miss - x), is finite where that of N alone overflows.
+@pointwise
+def _pull(x, y, gamma):
+    right, u, strong, weak = _sides(x, y)
+    sign = jnp.where(right, 1, -1)
+    finite = jnp.where(jnp.isinf(x), 0, x)
+    h = weak * magnitude(finite) + log1p_unit(u)
+    miss = (weak + strong * u) / (1 + u)
+    d = -sign * _tanh_half(x)
+    less = _modulate(x, y, gamma - 1)
+    pull = product(gamma, less * d)
+    pressed = (gamma - 1) * (h / jnp.where(miss == 0, 1, miss)) * d
+    h_slope = (weak - strong * u) * pull
+    lean = (gamma - 1) * _lean(u, strong, weak) * pull
+    bend = product(gamma, less) * (2 * u / (1 + u))
+    return h * pull, (
+        (sign * (h_slope + h * lean) - h * bend) / (1 + u),
+        pull * (pressed - finite),
+        h * (less * d + pull * _log_miss(x, y)),
     )
 
 

@@ -130,8 +130,9 @@ def pairs(rng: np.random.Generator, count: int, switches: Sequence[float] = ()):
     return rows
 
 
-def append(rows: Iterable[tuple], *columns: Callable[[], Any]) -> list[tuple]:
+def append(rows: Iterable[Any], *columns: Callable[[], Any]) -> list[tuple]:
     """The rows with one more entry for each column, drawn row by row."""
+    rows = (row if isinstance(row, tuple) else (row,) for row in rows)
     return [(*row, *(float(draw()) for draw in columns)) for row in rows]
 
 
@@ -269,7 +270,7 @@ def not_finite(case: Accuracy) -> str:
                     f"{kind} ({i}, {j}) at {row}: got {entries[n]}, "
                     f"true value {mp.nstr(true, 9)}"
                 )
-    return "\n".join(found)
+    return "\n".join(found[:9])
 
 
 def second_derivatives(

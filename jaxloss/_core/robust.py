@@ -51,8 +51,8 @@ def robust(p: jax.Array, t: jax.Array, alpha: jax.Array, scale: jax.Array):
     x = high * high / b
     x_lost = (remainder(high * high, b, x) + low) / b
     w2 = x + x_lost
-    r2 = 1 + w2
-    r2_lost = (w2 - (r2 - 1)) + (x_lost - (w2 - x))
+    r2, r2_lost = two_difference(w2, -jnp.ones_like(w2))
+    r2_lost = r2_lost + (x_lost - (w2 - x))
     # v = sqrt(w) is finite even if s is not.
     v = jnp.sqrt(jnp.where(far, jnp.abs(e), 1)) / jnp.sqrt(c) / jnp.sqrt(jnp.sqrt(b))
     v = jnp.where(far, v, 1)
