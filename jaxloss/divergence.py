@@ -18,7 +18,7 @@ from jaxloss._core.numerics import (
     two_difference,
 )
 from jaxloss._core.probability import log_quotient, log_softmax
-from jaxloss._core.reduction import Reduction, reduce_loss
+from jaxloss._core.reduction import Reduction, reduce_loss, select
 
 
 def kl_divergence(
@@ -59,7 +59,8 @@ def kl_divergence(
 
     Gradient:
         $-t_j$ for `log_predictions`, $\log t_j - x_j + 1$ for `targets`, taken as 0
-        where a target is 0, as PyTorch does.
+        where that is infinite: at a target of 0, as PyTorch does, and at a
+        log-prediction of -inf.
 
     Numerics:
         Computes in float32, or float64 if an input is float64; time and memory are
@@ -98,14 +99,14 @@ def kl_divergence(
     return reduce_loss(loss, keep, weights, reduction)
 
 
-# f = t (log t - x): df/dx = -t, df/dt = log t - x + 1. A target of 0 adds nothing, to
-# the derivatives neither: PyTorch's choice where the true one is infinite.
+# f = t (log t - x): df/dx = -t, df/dt = log t - x + 1. Where the latter is infinite, at
+# t = 0 and x = -inf, it is taken as 0: a loss of weight 0 has no gradient then either.
 @pointwise
 def _relative_entropy(x, t):
     absent = t == 0
     gain = log_quotient(jnp.where(absent, 1, t), x)
     value = jnp.where(absent, 0, t * gain)
-    return value, (-t, jnp.where(absent, 0, gain + 1))
+    return value, (-t, jnp.where(absent | jnp.isinf(gain), 0, gain + 1))
 
 
 def kl_divergence_with_log_targets(
@@ -144,7 +145,7 @@ def kl_divergence_with_log_targets(
 
     Gradient:
         $-e^{y_j}$ for `log_predictions`, $e^{y_j} (y_j - x_j + 1)$ for `log_targets`,
-        which is 0 where that is -inf.
+        0 where either is -inf.
 
     Numerics:
         Computes in float32, or float64 if an input is float64; time and memory are
@@ -179,7 +180,7 @@ def kl_divergence_with_log_targets(
     return reduce_loss(loss, keep, weights, reduction)
 
 
-# f = e^y (y - x): df/dx = -e^y, df/dy = e^y (y - x + 1).
+# f = e^y (y - x): df/dx = -e^y, df/dy = e^y (y - x + 1), 0 where it is infinite.
 @pointwise
 def _log_relative_entropy(x, y):
     absent = jnp.isneginf(y)
@@ -188,10 +189,9 @@ def _log_relative_entropy(x, y):
     # A possible target that is predicted impossible, whether or not e^y underflows.
     never = jnp.isposinf(gain)
 
-    def times(factor):
-        return jnp.where(never, jnp.inf, product(t, jnp.where(never, 0, factor)))
-
-    return times(gain), (-t, times(gain + 1))
+    gain = jnp.where(never, 0, gain)
+    value = jnp.where(never, jnp.inf, product(t, gain))
+    return value, (-t, jnp.where(never, 0, product(t, gain + 1)))
 
 
 def generalized_kl_divergence(
@@ -232,7 +232,7 @@ def generalized_kl_divergence(
 
     Gradient:
         $e^{x_j} - t_j$ for `log_predictions`, $\log t_j - x_j$ for `targets`, taken as
-        0 where a target is 0.
+        0 where that is infinite.
 
     Numerics:
         Computes in float32, or float64 if an input is float64; time and memory are
@@ -273,7 +273,7 @@ def generalized_kl_divergence(
 # With q = e^x and z = x - log t = log(q/t),
 #     f = t log(t/q) - t + q = t (e^z - 1 - z),   no class's term negative,
 #     df/dx = q - t = t (e^z - 1),   df/dt = -z,
-# the last 0 at a target of 0, as in `kl_divergence`.
+# the last 0 where it is infinite.
 @pointwise
 def _generalized_entropy(x, t):
     absent = t == 0
@@ -282,7 +282,7 @@ def _generalized_entropy(x, t):
     near = ~absent & (jnp.abs(z) < 1)
     value = jnp.where(absent, q, _bregman(t, q, z))
     slope = jnp.where(near, t * expm1(jnp.where(near, z, 0)), q - t)
-    return value, (slope, jnp.where(absent, 0, -z))
+    return value, (slope, jnp.where(absent | jnp.isinf(z), 0, -z))
 
 
 def convex_kl_divergence(
@@ -322,7 +322,7 @@ def convex_kl_divergence(
 
     Gradient:
         $e^{x_j} - t_j$ for `log_predictions`, $\log t_j - x_j$ for `targets`, taken as
-        0 where a target is 0.
+        0 where that is infinite.
 
     Numerics:
         Those of `generalized_kl_divergence`.
@@ -429,6 +429,9 @@ def jensen_shannon_divergence(
     beta = checks.to_array("beta", beta).astype(x.dtype)
     checks.check_broadcast("beta", beta.shape, "the per-example loss", batch)
     beta = jnp.expand_dims(jnp.broadcast_to(beta, batch), axes)
+    beta = checks.broadcast_to(beta, x)
+    if keep is not None:
+        (beta,) = select(jnp.expand_dims(keep, axes), beta)
     p, q = log_softmax(x, axes), log_softmax(y, axes)
 
     # log p - log q is off by one shift, the rounding of the two log-sum-exps. It is
@@ -438,8 +441,8 @@ def jensen_shannon_divergence(
     excess = jnp.where(near, q.p * expm1(jnp.where(near, gap, 0)), p.p - q.p)
     shift = stop_gradient(jnp.log1p(jnp.sum(excess, axis=axes, keepdims=True)))
 
-    parts = p.log_p, q.log_p, p.lost - shift, q.lost, jnp.broadcast_to(beta, x.shape)
-    loss = jnp.sum(_mixture_entropy(*parts), axis=axes)
+    terms = _mixture_entropy(p.log_p, q.log_p, p.lost - shift, q.lost, beta)
+    loss = jnp.sum(terms, axis=axes)
     return reduce_loss(loss, keep, weights, reduction)
 
 
@@ -607,7 +610,7 @@ def _arguments(
     second = checks.to_array(other_name, second)
     checks.check_broadcast(other_name, second.shape, name, first.shape)
     dtype = checks.compute_dtype(first, second)
-    second = jnp.broadcast_to(second.astype(dtype), first.shape)
+    second = checks.broadcast_to(second.astype(dtype), first)
     first, classes, keep, weights = mask_classes(
         first, axes, where, weights, reduction, dtype, name=name
     )

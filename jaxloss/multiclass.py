@@ -130,6 +130,7 @@ def softmax_cross_entropy(
     labels = _smooth(labels, label_smoothing, classes, axes)
     if class_weights is not None:
         labels = labels * class_weight_array(class_weights, logits, axes, labels.dtype)
+    logits = _shared(logits, z_loss)
     loss = soft_cross_entropy(logits, labels, axis=axes)
     loss = loss + _z_loss(logits, z_loss, axes, labels.dtype)
     return reduce_loss(loss, keep, weights, reduction)
@@ -317,6 +318,7 @@ def softmax_cross_entropy_with_integer_labels(
     logits, labels, classes, keep, weights, dtype = integer_arguments(
         "logits", logits, labels, axis, where, weights, reduction, ignore_index
     )
+    logits = _shared(logits, z_loss)
     scale = mass = None
     if class_weights is not None:
         scale = class_weight_array(class_weights, logits, (axis,), dtype)
@@ -616,6 +618,7 @@ def poly_loss_cross_entropy(
         logits, labels, axis, where, weights, reduction
     )
     epsilon = checks.scalar("epsilon", epsilon, labels.dtype)
+    logits = widen(logits)  # once, so that the gradient is rounded once
     miss = -expm1(-surprisals(logits, axis=axes))
     loss = soft_cross_entropy(logits, labels, axis=axes)
     loss = loss + epsilon * jnp.sum(labels * miss, axis=axes)
@@ -821,6 +824,11 @@ def _z_loss(logits, z_loss, axes, dtype):
     factor = checks.scalar("z_loss", z_loss, dtype)
     log_normalizer = log_sum_exp(logits, axis=axes)
     return factor * log_normalizer * log_normalizer
+
+
+def _shared(logits, z_loss):
+    """Logits that two terms take, widened once so that the gradient is rounded once."""
+    return logits if _is_zero(z_loss) else widen(logits)
 
 
 def _is_zero(parameter):

@@ -78,27 +78,26 @@ def ranking_softmax_loss(
     logits, axes = checks.class_array("logits", logits, -1)
     labels = checks.to_array("labels", labels)
     dtype = checks.compute_dtype(logits, labels)
-    gains = _per_item("labels", labels, logits, dtype)
-    if weights is not None:
-        weights = _per_item("weights", weights, logits, dtype)
-        gains = gains * weights
     valid = None
     if where is not None:
         where = checks.to_mask("where", where)
         checks.check_broadcast("where", where.shape, "logits", logits.shape)
-        where = jnp.broadcast_to(where, logits.shape)
+        where = checks.broadcast_to(where, logits)
+        valid = jnp.any(where, axis=axes)
         # Without a score and without relevance an item is not in the list.
         logits = jnp.where(where, logits, -jnp.inf)
-        gains = jnp.where(where, gains, 0)
-        valid = jnp.any(where, axis=axes)
+    gains = _per_item("labels", labels, logits, where, dtype)
+    if weights is not None:
+        gains = gains * _per_item("weights", weights, logits, where, dtype)
     loss = soft_cross_entropy(logits, gains, axis=axes)
     return _reduce(loss, valid, reduce_fn)
 
 
-def _per_item(name, value, logits, dtype):
+def _per_item(name, value, logits, where, dtype):
     array = checks.to_array(name, value)
     checks.check_broadcast(name, array.shape, "logits", logits.shape)
-    return jnp.broadcast_to(array.astype(dtype), logits.shape)
+    array = checks.broadcast_to(array.astype(dtype), logits)
+    return array if where is None else jnp.where(where, array, 0)
 
 
 def _reduce(loss, valid, reduce_fn):

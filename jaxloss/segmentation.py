@@ -379,10 +379,9 @@ def focal_tversky_loss(
         improved Attention U-Net for lesion segmentation", 2018,
         https://arxiv.org/abs/1810.07842, equation 5
     """
-    checks.check_number("gamma", gamma, minimum=0)
     pixels = _pixels(predictions, targets, apply_softmax, where, weights, reduction)
     loss, counts = _misfit(pixels, axis, alpha, beta, smooth)
-    loss = _power(loss, _parameter("gamma", gamma, loss.shape, loss.dtype))
+    loss = _power(loss, _parameter("gamma", gamma, loss))
     return _reduce(loss, counts, class_weights, ignore_background, reduction)
 
 
@@ -392,9 +391,11 @@ def focal_tversky_loss(
 def _power(x, gamma):
     some = x > 0
     held = jnp.where(some, x, 1)
-    value = jnp.where(some, held**gamma, jnp.where(gamma == 0, 1, x))
-    slope = jnp.where(some, gamma * held ** (gamma - 1), jnp.where(gamma == 1, 1, 0))
-    return value, (slope, jnp.where(some, held**gamma * jnp.log(held), 0))
+    factor = held**gamma
+    value = jnp.where(some, factor, x + (gamma == 0).astype(x.dtype))
+    at_zero = 0 * x + (gamma == 1).astype(x.dtype)
+    slope = jnp.where(some, gamma * held ** (gamma - 1), at_zero)
+    return value, (slope, jnp.where(some, factor * jnp.log(held), 0))
 
 
 def binary_dice_loss(
@@ -597,7 +598,7 @@ def _pixels(predictions, targets, apply_softmax, where, weights, reduction):
             "`jax.nn.one_hot(targets, classes)`."
         )
     dtype = checks.compute_dtype(predictions, targets)
-    t = jnp.broadcast_to(targets.astype(dtype), predictions.shape)
+    t = checks.broadcast_to(targets.astype(dtype), predictions)
     masked, classes, keep, weights = mask_classes(
         predictions, axes, where, weights, reduction, dtype, name="predictions"
     )
@@ -605,7 +606,8 @@ def _pixels(predictions, targets, apply_softmax, where, weights, reduction):
         p = _probabilities(drop(predictions.astype(dtype), classes, keep, axes))
         miss = 1 - p
     elif predictions.shape[-1] == 1:
-        p, miss = sigmoid(masked.astype(dtype)), sigmoid(-masked.astype(dtype))
+        logits = masked.astype(dtype)  # once: the gradient is rounded once
+        p, miss = sigmoid(logits), sigmoid(-logits)
     else:
         p = softmax(masked.astype(dtype), axes)
         miss = complement(p, p * drop(t, classes, keep, axes), axes)
@@ -638,21 +640,17 @@ def _misfit(pixels, axis, alpha, beta, smooth):
     Σ w t (1 - p), the wrong ones' share, with no difference of sums.
     """
     p, miss, t, weight, counts = pixels
-    for name, value in {"alpha": alpha, "beta": beta, "smooth": smooth}.items():
-        checks.check_number(name, value, minimum=0)
     axes = _summed_axes(axis, p.ndim)
-    shape = tuple(n for a, n in enumerate(p.shape) if a not in axes)
-    alpha, beta, smooth = (
-        _parameter(name, value, shape, p.dtype)
-        for name, value in {"alpha": alpha, "beta": beta, "smooth": smooth}.items()
-    )
     hit, extra, missed = (
         jnp.sum(part if weight is None else weight * part, axis=axes)
         for part in (p * t, p * (1 - t), t * miss)
     )
+    alpha = _parameter("alpha", alpha, hit)
+    beta = _parameter("beta", beta, hit)
+    smooth = _parameter("smooth", smooth, hit)
     loss = _share(alpha * extra + beta * missed, hit + smooth)
     if counts is not None:
-        counts = jnp.any(jnp.broadcast_to(counts, p.shape), axis=axes)
+        counts = jnp.any(checks.broadcast_to(counts, p), axis=axes)
     return loss, counts
 
 
@@ -691,7 +689,8 @@ def _summed_axes(axis, ndim):
     return axes
 
 
-def _parameter(name, value, shape, dtype):
-    array = checks.to_array(name, value).astype(dtype)
-    checks.check_broadcast(name, array.shape, "the loss per class", shape)
-    return jnp.broadcast_to(array, shape)
+def _parameter(name, value, like):
+    checks.check_number(name, value, minimum=0)
+    array = checks.to_array(name, value).astype(like.dtype)
+    checks.check_broadcast(name, array.shape, "the loss per class", like.shape)
+    return checks.broadcast_to(array, like)

@@ -64,7 +64,9 @@ def assert_close(actual: Any, expected: Any, rtol: float | None = None) -> None:
     Every entry may be off by the rounding of the largest entry beside it.
     """
     assert jax.tree.structure(actual) == jax.tree.structure(expected)
-    pairs = zip(jax.tree.leaves_with_path(actual), jax.tree.leaves(expected))
+    pairs = zip(
+        jax.tree.leaves_with_path(actual), jax.tree.leaves(expected), strict=True
+    )
     for (path, x), y in pairs:
         assert x.shape == y.shape, jax.tree_util.keystr(path)
         relative = RTOL[str(x.dtype)] if rtol is None else rtol

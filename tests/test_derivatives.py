@@ -49,4 +49,6 @@ def test_third_order_agrees_with_differences(case):
     difference = (bend(STEP) - bend(-STEP)) / (2 * STEP)
     np.testing.assert_allclose(third, jax.grad(bend)(0.0), rtol=1e-10, atol=1e-10)
     # Differences of terms that cancel are as wrong as the terms are large.
-    np.testing.assert_allclose(third, difference, rtol=1e-6, atol=1e-6 * (1 + abs(value)))
+    np.testing.assert_allclose(
+        third, difference, rtol=1e-6, atol=1e-6 * (1 + abs(value))
+    )

@@ -91,7 +91,9 @@ def test_masked_examples_are_as_if_they_had_never_been(case):
     nothing = measured(*spoil(case, real, rest, nobody), nobody)
     for leaf in jax.tree.leaves(nothing):
         assert not np.any(leaf)
-    value, gradient, _ = measured({**real, "weights": jnp.zeros(6)}, rest, everyone)["mean"]
+    value, gradient, _ = measured({**real, "weights": jnp.zeros(6)}, rest, everyone)[
+        "mean"
+    ]
     assert not np.any(value)
     for leaf in jax.tree.leaves(gradient):
         assert not np.any(leaf)
@@ -108,7 +110,11 @@ def test_an_empty_batch_has_mean_zero(case):
             return case({**real, **rest}, reduction="mean")
 
         none = case({**real, **rest})
-        return none, case({**real, **rest}, reduction="sum"), jax.value_and_grad(mean)(real)
+        return (
+            none,
+            case({**real, **rest}, reduction="sum"),
+            jax.value_and_grad(mean)(real),
+        )
 
     none, *numbers = measured(real)
     assert none.shape == (0,)

@@ -38,9 +38,7 @@ def test_spread_examples_have_the_same_loss_and_gradient(case):
     def results(real, rest, ct):
         """Partitioned by JAX, and mapped by hand."""
         specs = tuple({name: spec(name) for name in part} for part in (real, rest))
-        mapped = jax.shard_map(
-            loss, mesh=mesh, in_specs=specs, out_specs=P("examples")
-        )
+        mapped = jax.shard_map(loss, mesh=mesh, in_specs=specs, out_specs=P("examples"))
         found = []
         for form in (loss, mapped):
             value, pull_back = jax.vjp(lambda real, form=form: form(real, rest), real)

@@ -108,7 +108,7 @@ def test_threads_trace_alike():
         for case in order:
             real, rest = weighted(case)
             traced = jax.make_jaxpr(
-                lambda real, rest, ct: value_and_gradient(
+                lambda real, rest, ct, case=case: value_and_gradient(
                     lambda real: case({**real, **rest}), real, ct
                 )
             )(real, rest, cotangent(case))

@@ -146,7 +146,7 @@ def to_mask(name: str, value: ArrayLike) -> jax.Array:
     return mask
 
 
-def check_option(name: str, value: Any, options: Sequence[str]) -> None:
+def check_option(name: str, value: Any, options: Sequence[Any]) -> None:
     """Raises unless a named option is one of those offered."""
     if value not in options:
         offered = ", ".join(repr(option) for option in options)

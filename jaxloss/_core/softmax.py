@@ -51,7 +51,8 @@ def maximum(logits: jax.Array, axis: Axes) -> jax.Array:
     Taken before the logits are widened, which is exact: the compiler would else write
     a float32 copy of half-precision logits for this one reduction.
     """
-    top = widen(stop_gradient(jnp.max(logits, axis=axis)))
+    empty = -jnp.inf if logits.size == 0 else None
+    top = widen(stop_gradient(jnp.max(logits, axis=axis, initial=empty)))
     return jnp.where(jnp.isneginf(top), 0, top)
 
 

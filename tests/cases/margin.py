@@ -148,7 +148,8 @@ CASES = [
         class_inputs=("scores",), invalid={"labels": (-1, 5)},
     ),
     Case(
-        jl.multiclass_perceptron_loss, perceptron, SCORED,
+        jl.multiclass_perceptron_loss, perceptron,
+        {"scores": SCORES, "labels": np.array([0, 0, 2, 3, 1, 2])},
         class_inputs=("scores",), invalid={"labels": (-1, 5)},
     ),
     Case(

@@ -1,0 +1,1 @@
+"""PyTorch, optax and Keras as second opinions."""

@@ -1,0 +1,62 @@
+"""Rule 4: half precision is computed in float32, and every gradient has its dtype."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from common import assert_close, cotangent, each_case, weighted
+
+pytestmark = pytest.mark.usefixtures("device")
+
+
+def widens(case):
+    return case.widens
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+@each_case(widens)
+def test_half_precision_is_rounded_only_on_its_way_in_and_out(case, dtype):
+    real, rest = weighted(case)
+    half = {name: x.astype(dtype) for name, x in real.items()}
+    wide = {name: x.astype(jnp.float32) for name, x in half.items()}
+
+    def value_and_gradient(real):
+        value, pull_back = jax.vjp(lambda real: case({**real, **rest}), real)
+        return value, pull_back(cotangent(case).astype(value.dtype))[0]
+
+    value, gradient = jax.jit(value_and_gradient)(half)
+    expected, slope = jax.jit(value_and_gradient)(wide)
+    assert value.dtype == jnp.float32
+    assert_close(value, expected)
+    for name, x in gradient.items():
+        assert x.dtype == dtype, name
+        # One rounding to half, and the float32 rounding of another program before it.
+        np.testing.assert_allclose(
+            np.float32(x),
+            np.float32(slope[name]),
+            rtol=float(jnp.finfo(dtype).eps) * 0.51,
+            atol=1e-6 * float(np.abs(slope[name]).max(initial=0))
+            + float(jnp.finfo(dtype).smallest_subnormal),
+            err_msg=name,
+        )
+
+
+@each_case()
+def test_forward_mode_keeps_the_dtype_of_the_loss(case):
+    real, rest = weighted(case)
+    half = {name: x.astype(jnp.bfloat16) for name, x in real.items()}
+    value, tangent = jax.eval_shape(
+        lambda real: jax.jvp(lambda real: case({**real, **rest}), (real,), (real,)),
+        half,
+    )
+    expected = jnp.float32 if case.widens else jnp.bfloat16
+    assert value.dtype == tangent.dtype == expected
+
+
+@pytest.mark.usefixtures("x64")
+@each_case(widens)
+def test_float32_stays_and_one_float64_widens_under_x64(case):
+    arrays = case.arrays(jnp.float32)
+    assert jax.eval_shape(case, arrays).dtype == jnp.float32
+    arrays[case.lead] = arrays[case.lead].astype(jnp.float64)
+    assert jax.eval_shape(case, arrays).dtype == jnp.float64
