@@ -28,7 +28,6 @@ from cases import (
     ranking,
     regression,
     segmentation,
-    sequence,
 )
 from cases.case import Case
 
@@ -43,5 +42,4 @@ CASES = [
     *embedding.CASES,
     *ranking.CASES,
     *segmentation.CASES,
-    *sequence.CASES,
 ]
