@@ -467,7 +467,7 @@ def binary_dice_loss(
         Convolutional Neural Networks for Volumetric Medical Image Segmentation", 2016,
         https://arxiv.org/abs/1606.04797, section 3
     """
-    predictions = checks.to_array("predictions", predictions)
+    predictions, _ = checks.class_array("predictions", predictions, -1)
     targets = checks.to_array("targets", targets)
     if predictions.ndim == targets.ndim and predictions.shape[-1:] != (1,):
         predictions, targets = predictions[..., None], targets[..., None]
@@ -583,20 +583,21 @@ class _Pixels(NamedTuple):
 
 
 def _pixels(predictions, targets, apply_softmax, where, weights, reduction):
-    predictions = checks.to_array("predictions", predictions)
+    predictions, _ = checks.class_array("predictions", predictions, -1)
     targets = checks.to_array("targets", targets)
+    given = targets.shape
     if predictions.ndim == targets.ndim - 1:
         predictions = predictions[..., None]
     elif targets.ndim == predictions.ndim - 1:
         targets = targets[..., None]
-    predictions, axes = checks.class_array("predictions", predictions, -1)
-    checks.check_broadcast("targets", targets.shape, "predictions", predictions.shape)
+    axes = (predictions.ndim - 1,)
     if targets.shape[-1:] != predictions.shape[-1:]:
         raise ValueError(
             f"`targets` must have the classes of predictions {predictions.shape} on "
-            f"their last axis, got shape {targets.shape}; for class indices use "
+            f"their last axis, got shape {given}; for class indices use "
             "`jax.nn.one_hot(targets, classes)`."
         )
+    checks.check_broadcast("targets", targets.shape, "predictions", predictions.shape)
     dtype = checks.compute_dtype(predictions, targets)
     t = checks.broadcast_to(targets.astype(dtype), predictions)
     masked, classes, keep, weights = mask_classes(

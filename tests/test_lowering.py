@@ -1,6 +1,7 @@
-"""Every loss, value and gradient, lowers for the backends that are not at hand."""
+"""Value and gradient of every loss lower for every platform that JAX knows."""
 
 import jax
+import jax.numpy as jnp
 from common import each_case, weighted
 from jax import export
 
@@ -8,18 +9,18 @@ PLATFORMS = ("cpu", "cuda", "rocm", "tpu")
 
 
 @each_case()
-def test_value_and_gradient_lower_for_every_backend(case):
+def test_value_and_gradient_lower_for_every_platform(case):
     real, rest = weighted(case)
 
-    def total(real, rest):
-        return jax.numpy.sum(case({**real, **rest}))
+    @jax.jit
+    def step(real, rest):
+        return jax.value_and_grad(lambda real: jnp.sum(case({**real, **rest})))(real)
 
-    exported = export.export(jax.jit(jax.value_and_grad(total)), platforms=PLATFORMS)(
-        real, rest
-    )
+    exported = export.export(step, platforms=PLATFORMS)(real, rest)
     assert exported.platforms == PLATFORMS
-    value, gradient = exported.out_tree.unflatten(exported.out_avals)
-    assert value.shape == ()
+    gradient = jax.tree.unflatten(exported.out_tree, exported.out_avals)[1]
     assert {n: x.shape for n, x in gradient.items()} == {
         n: x.shape for n, x in real.items()
     }
+    # Plain XLA: no kernel that one of the platforms would have to bring along.
+    assert "custom_call" not in exported.mlir_module()

@@ -148,22 +148,24 @@ def _soft_forward(logits, labels, top, *, axis):
     )
     mass = jnp.sum(labels, axis=axis, keepdims=True)
     base = jnp.log1p(rest)
-    value = jnp.sum(product(labels, -gap), axis=axis, keepdims=True) + mass * base
+    # By halves: m - x_j may overflow where q_j times it does not.
+    behind = product(labels, top / 2 - logits / 2)
+    value = 2 * jnp.sum(behind, axis=axis, keepdims=True) + mass * base
     return jnp.squeeze(value, axis), (logits, labels, top, rest, mass, base)
 
 
 def _soft_backward(residuals, cotangent, *, axis):
     logits, labels, top, rest, mass, base = residuals
     cotangent = jnp.expand_dims(cotangent, axis)
-    gap = logits - top
+    gap, lost = two_difference(logits, top)
     share = mass / (1 + rest)
-    e = jnp.exp(gap)
+    e = jnp.exp(gap) * (1 + lost)
     # At a maximum e is 1; 1 - e adds nothing but e's slope to the second derivative.
     at_top = (mass - labels) - (rest + (1 - e)) * share
     slope = jnp.where(gap == 0, at_top, e * share - labels)
-    slope = jnp.where(jnp.isneginf(gap), 0, slope)
-    surprise = base - gap
-    surprise = jnp.where((labels == 0) & jnp.isposinf(surprise), 0, surprise)
+    impossible = jnp.isneginf(logits)
+    slope = jnp.where(impossible, 0, slope)
+    surprise = jnp.where((labels == 0) & impossible, 0, base - gap)
     return cotangent * slope, cotangent * surprise, None
 
 

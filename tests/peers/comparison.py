@@ -7,6 +7,7 @@ ours; where it loses digits even so, the row says why and how many.
 
 import contextlib
 import dataclasses
+import functools
 import importlib.metadata
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
@@ -78,8 +79,6 @@ class Row:
     wrt: tuple[int, ...] | None = None
     # PyTorch's reductions that mean the same here.
     reductions: tuple[str, ...] = ("none", "sum", "mean")
-    # Compile the row as a whole, since hardly another one has its operations.
-    whole: bool = False
     # The size of the terms where the result is by nature a difference, such as
     # sigmoid(x) - y at a soft label: the units in the last place are theirs.
     difference: float = 0.0
@@ -117,30 +116,40 @@ def loss_named(name: str) -> Callable[..., Any]:
     return getattr(jl, name)
 
 
-def pulled_back(function, arrays: Arrays, row: Row, dtype: str):
-    """The value at `arrays` and the gradients pulled back from a fixed cotangent.
+@functools.cache
+def ours(row: Row, reductions: tuple[str, ...] = ()) -> tuple[Callable[..., Any], ...]:
+    """The row's loss as a function of its arrays, once for each reduction."""
+    loss = loss_named(row.name)
+    if not reductions:
+        return (functools.partial(row.here, loss),)
+    return tuple(functools.partial(row.here, loss, reduction=r) for r in reductions)
 
-    The value may be a tree; it and the gradients come as lists of NumPy arrays.
+
+def pulled_back(functions, row: Row, arrays: Arrays, dtype: str):
+    """Each function's value, and its gradients pulled back from a fixed cotangent.
+
+    A value may be a tree; values and gradients come as lists of NumPy arrays.
     """
-    wrt = row.real(arrays)
     with jax.enable_x64(dtype == "float64"):
         every = [jnp.asarray(a, dtype if a.dtype.kind == "f" else None) for a in arrays]
+        results = _with_gradients(functions, row.real(arrays))(*every)
+    return jax.tree.map(np.asarray, results)
 
-        def both(*moving):
-            def at(*moving):
-                now = dict(zip(wrt, moving, strict=True))
-                return function(*(now.get(i, a) for i, a in enumerate(every)))
 
-            value, pull_back = jax.vjp(at, *moving)
-            down = jax.tree.map(lambda x: cotangent(x.shape).astype(x.dtype), value)
-            return value, pull_back(down)
+@functools.cache
+def _with_gradients(functions, wrt):
+    """Compiled together, and once for all the cases of a row that have one shape."""
 
-        # Else operation by operation, each compiled once for the shape that most rows
-        # have: half the time of a compilation for each row.
-        alone = row.whole or every[0].shape != SHAPE
-        run = jax.jit(both) if alone else both
-        value, gradients = run(*(every[i] for i in wrt))
-    return [[np.asarray(x) for x in jax.tree.leaves(y)] for y in (value, gradients)]
+    def both(function, arrays):
+        def at(*moving):
+            now = dict(zip(wrt, moving, strict=True))
+            return function(*(now.get(i, a) for i, a in enumerate(arrays)))
+
+        value, pull_back = jax.vjp(at, *(arrays[i] for i in wrt))
+        down = jax.tree.map(lambda x: cotangent(x.shape).astype(x.dtype), value)
+        return jax.tree.leaves(value), list(pull_back(down))
+
+    return jax.jit(lambda *arrays: [both(function, arrays) for function in functions])
 
 
 def cotangent(shape: tuple[int, ...]) -> np.ndarray:

@@ -1,0 +1,155 @@
+"""Impossible classes, labels that do not exist, and the checks that a user turns on."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from common import KEEP, WEIGHTS, assert_close, each_case, tangents, weighted
+from jax.experimental import checkify
+
+pytestmark = pytest.mark.usefixtures("device")
+
+
+def with_value(case, name, value):
+    """A case's arrays with one example's argument replaced: the second's."""
+    real, rest = weighted(case)
+    part = real if name in real else rest
+    changed = np.array(part[name])
+    changed[(1,) + (0,) * (changed.ndim - 1)] = value
+    part[name] = jnp.asarray(changed)
+    return real, rest
+
+
+def each_value(field):
+    """Runs a test over the entries' values of one kind."""
+    return each_case(lambda case: getattr(case, field) and case.independent)
+
+
+@each_value("invalid")
+def test_invalid_value_makes_its_own_example_nan(case):
+    others = np.array([0, 2, 3, 4, 5])
+    clean, rest = weighted(case)
+
+    def value_and_gradient(real, rest):
+        def total(real):
+            losses = case({**real, **rest})
+            return jnp.sum(losses[others]), losses
+
+        (_, losses), gradient = jax.value_and_grad(total, has_aux=True)(real)
+        return losses, gradient
+
+    plain, slope = value_and_gradient(clean, rest)
+    for name, values in case.invalid.items():
+        for value in values:
+            real, rest = with_value(case, name, value)
+            losses, gradient = value_and_gradient(real, rest)
+            assert np.isnan(losses[1]), (name, value)
+            assert_close(losses[others], plain[others])
+            for n in {*case.inputs, "weights"} & slope.keys():
+                assert_close(gradient[n][others], slope[n][others])
+            for n in slope.keys() - {*case.inputs, "weights"}:
+                assert np.isfinite(gradient[n]).all(), n
+
+
+@each_case(lambda case: case.invalid or case.suspect)
+def test_checkify_names_the_argument(case):
+    def message(arrays, **tail):
+        error, _ = checkify.checkify(lambda arrays: case(arrays, **tail))(arrays)
+        return error.get()
+
+    assert message({n: x for part in weighted(case) for n, x in part.items()}) is None
+    for field in (case.invalid, case.suspect):
+        for name, values in field.items():
+            for value in values:
+                real, rest = with_value(case, name, value)
+                assert f"`{name}` must be" in message({**real, **rest})
+                # The second example is masked.
+                if case.tail:
+                    assert message({**real, **rest}, where=KEEP) is None
+
+
+def impossible(case):
+    """Losses of logits with a class axis, whose labels give nothing to the last."""
+    soft = case.values.get("labels")
+    smooth = "label_smoothing" in case.parameters
+    return case.class_inputs[:1] == ("logits",) and soft is not None and not smooth
+
+
+@each_case(impossible)
+def test_impossible_class_has_no_gradient(case):
+    real, rest = weighted(case)
+    real["logits"] = real["logits"].at[:, 4].set(-jnp.inf)
+    if "labels" in real:
+        real["labels"] = real["labels"].at[:, 4].set(0)
+    check_no_nan(case, real, rest)
+    gradient = jax.grad(lambda real: jnp.sum(case({**real, **rest})))(real)
+    assert not np.any(gradient["logits"][:, 4])
+
+
+@each_case(impossible)
+def test_impossible_label_has_no_nan(case):
+    real, rest = weighted(case)
+    labels = np.asarray({**real, **rest}["labels"][1])
+    label = int(labels) if labels.ndim == 0 else int(np.argmax(labels))
+    real["logits"] = real["logits"].at[1, label].set(-jnp.inf)
+    check_no_nan(case, real, rest)
+
+
+@each_case(
+    lambda case: (
+        case.lead == "logits"
+        and not case.class_inputs
+        and case.independent
+        and case.core_rank("logits") == 0
+    )
+)
+def test_certain_logits_have_no_nan(case):
+    real, rest = weighted(case)
+    inf = jnp.inf
+    real["logits"] = jnp.array([inf, -inf, inf, -inf, -inf, inf])
+    check_no_nan(case, real, rest)
+
+
+def check_no_nan(case, real, rest):
+    """The value is the definition's, and no derivative is NaN."""
+    direction = tangents(real)
+
+    def loss(real):
+        return case({**real, **rest})
+
+    def slope(real):
+        return jax.grad(lambda real: jnp.sum(loss(real)))(real)
+
+    expected = case.expected(
+        {n: x for n, x in {**real, **rest}.items() if n != "weights"}
+    )
+    assert not np.isnan(expected).any()
+    assert_close(loss(real), np.float32(expected * WEIGHTS))
+    found = slope(real), jax.jvp(loss, (real,), (direction,))[1]
+    for leaf in jax.tree.leaves(found):
+        assert not np.isnan(leaf).any()
+
+
+@each_case()
+def test_no_operation_makes_a_nan_on_the_way(case):
+    real, rest = weighted(case)
+    with jax.debug_nans(True):
+        jax.value_and_grad(lambda real: jnp.sum(case({**real, **rest})))(real)
+
+
+STAND_FOR_ALL = {"huber_loss", "softmax_cross_entropy", "nll_loss"}
+
+
+@each_case(lambda case: case.id in STAND_FOR_ALL)
+def test_nan_under_a_mask_passes_debug_nans(case):
+    real, rest = weighted(case)
+    spoiled = {**real, case.lead: real[case.lead].at[1].set(jnp.nan)}
+
+    @jax.jit
+    def step(real):
+        return jax.value_and_grad(
+            lambda real: case({**real, **rest}, where=KEEP, reduction="mean")
+        )(real)
+
+    with jax.debug_nans(True):
+        step(spoiled)
