@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 from common import each_case, has_tail, take, weighted
 
+import jaxloss as jl
+
 pytestmark = pytest.mark.usefixtures("device")
 
 
@@ -77,3 +79,22 @@ def test_debug_nans_finds_nothing_to_report(case):
         value, gradient = jax.jit(jax.value_and_grad(total))(real)
     assert np.isfinite(value)
     assert all(np.isfinite(slope).all() for slope in gradient.values())
+
+
+@pytest.mark.parametrize(
+    "loss",
+    [
+        jl.softmax_cross_entropy_with_integer_labels,
+        jl.nll_loss,
+        jl.softmax_focal_loss,
+        jl.generalized_cross_entropy,
+        jl.multi_margin_loss,
+    ],
+)
+def test_label_may_be_a_number_of_pythons_inside_jit(loss):
+    logits = jnp.array([-0.5, -1.0, -2.0])
+    gradient = jax.grad(lambda logits: loss(logits, 1))
+    given = jax.grad(lambda logits: loss(logits, jnp.array(1)))
+    np.testing.assert_allclose(jax.jit(gradient)(logits), given(logits), rtol=1e-6)
+    _, slope = jax.jit(lambda x: jax.jvp(lambda x: loss(x, 1), (x,), (x,)))(logits)
+    np.testing.assert_allclose(slope, given(logits) @ logits, rtol=1e-6)

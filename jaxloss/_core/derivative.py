@@ -34,13 +34,14 @@ def analytic(forward: Callable[..., Any], backward: Callable[..., Any]):
 
     @functools.wraps(forward)
     def loss(*inputs, **static):
+        def ahead(*inputs):  # under `jit`, constants come as scalars of JAX's own
+            return forward(*map(jnp.asarray, inputs), **static)
+
         @jax.custom_vjp
         def reverse(*inputs):
-            return forward(*inputs, **static)[0]
+            return ahead(*inputs)[0]
 
-        reverse.defvjp(
-            functools.partial(forward, **static), functools.partial(backward, **static)
-        )
+        reverse.defvjp(ahead, functools.partial(backward, **static))
 
         @jax.custom_jvp
         def both(*inputs):
