@@ -10,6 +10,7 @@ from jax.typing import ArrayLike
 from jaxloss._core import checks
 from jaxloss._core.classes import drop, mask_classes
 from jaxloss._core.derivative import pointwise
+from jaxloss._core.mesh import whole
 from jaxloss._core.numerics import (
     expm1,
     magnitude,
@@ -568,7 +569,7 @@ def wasserstein_distance(
     )  # fmt: skip
     for name, mass in (("probabilities", p), ("targets", t)):
         checks.check_values(name, mass >= 0, "at least 0")
-    surplus = jnp.where((p >= 0) & (t >= 0), p - t, jnp.nan)
+    surplus = whole(jnp.where((p >= 0) & (t >= 0), p - t, jnp.nan), axis)
     # What has to cross from each point to the next; beyond the last there is none.
     flow = jnp.cumsum(surplus, axis=axis)
     if classes is None:

@@ -14,6 +14,7 @@ from jaxloss._core.classes import (
     mask_classes,
     weight_of,
 )
+from jaxloss._core.mesh import whole
 from jaxloss._core.numerics import product, relu, softplus, two_difference
 from jaxloss._core.reduction import Reduction, reduce_loss
 from jaxloss._core.softmax import at_label, is_class, pick, widen
@@ -232,6 +233,7 @@ def multiclass_sparsemax_loss(
 #     f = |p - e|²/2 + max(τ - s_y, 0),   p_y - 1 = -Σ_{j != y} p_j,
 # whose gradient is p - e: τ moves with the mean of the scores in the support.
 def _sparsemax(scores, labels):
+    scores = whole(scores, -1)
     top = jax.lax.stop_gradient(jnp.max(scores, axis=-1, keepdims=True))
     scores = scores - jnp.where(jnp.isneginf(top), 0, top)
     support = _support(jax.lax.stop_gradient(scores)) & ~jnp.isneginf(scores)
@@ -483,7 +485,7 @@ def multilabel_margin_loss(
     scores, classes, keep, weights = mask_classes(
         scores, (axis,), where, weights, reduction, dtype
     )
-    scores = widen(scores)
+    scores = whole(widen(scores), -1)
     if keep is not None:
         labels = jnp.where(jnp.expand_dims(keep, -1), labels, -1)
     named = jnp.cumsum(labels == -1, axis=-1) == 0  # up to the first -1

@@ -16,6 +16,7 @@ from jaxloss._core.classes import (
     weight_of,
 )
 from jaxloss._core.derivative import pointwise
+from jaxloss._core.mesh import check_split, class_count, total
 from jaxloss._core.numerics import (
     expm1,
     expm1_ratio,
@@ -233,6 +234,7 @@ def softmax_cross_entropy_with_integer_labels(
     label_smoothing: ArrayLike = 0.0,
     z_loss: ArrayLike = 0.0,
     ignore_index: int | None = None,
+    axis_name: str | None = None,
     weights: ArrayLike | None = None,
     reduction: Reduction = "none",
 ) -> jax.Array:
@@ -266,6 +268,11 @@ def softmax_cross_entropy_with_integer_labels(
             from drifting; 1e-4 is common for language models.
         ignore_index: Python int, in [0, C) or not: examples with this label count
             nowhere. None, unlike PyTorch's -100, ignores no label.
+        axis_name: Inside `jax.shard_map`, the mesh axis over which the classes are
+            split: `logits`, `class_weights` and a mask of classes hold each device's
+            own, in the order of the devices, and `labels` stay in [0, C) of all. Only
+            numbers an example cross the network, and none for the gradient of `logits`.
+            Under plain `jit` a sharded class axis needs no name.
         weights: Real weights, broadcastable to the per-example loss ([conventions][]).
         reduction: "none" for the per-example losses, "sum" for their weighted sum,
             "mean" for their weighted mean ([conventions][]).
@@ -290,8 +297,8 @@ def softmax_cross_entropy_with_integer_labels(
         TypeError: If `logits` is not floating, `labels` is not integer, another input
             not real, or `where` not boolean.
         ValueError: If an input does not fit the shapes above, `axis` names no axis, or
-            one twice, there is no class, `label_smoothing` lies outside [0, 1], or
-            `reduction` is unknown.
+            one twice, there is no class, `label_smoothing` lies outside [0, 1],
+            `logits` are not split over `axis_name`, or `reduction` is unknown.
 
     Example:
         >>> import jaxloss as jl
@@ -315,26 +322,35 @@ def softmax_cross_entropy_with_integer_labels(
     """
     checks.check_number("label_smoothing", label_smoothing, minimum=0, maximum=1)
     logits, labels, axis, where = flatten_classes("logits", logits, labels, axis, where)
+    check_split("logits", logits, axis_name)
     logits, labels, classes, keep, weights, dtype = integer_arguments(
-        "logits", logits, labels, axis, where, weights, reduction, ignore_index
+        "logits",
+        logits,
+        labels,
+        axis,
+        where,
+        weights,
+        reduction,
+        ignore_index,
+        axis_name,
     )
     logits = _shared(logits, z_loss)
     scale = mass = None
     if class_weights is not None:
         scale = class_weight_array(class_weights, logits, (axis,), dtype)
-        mass = weight_of(scale, labels)
+        mass = weight_of(scale, labels, axis_name)
     if _is_zero(label_smoothing):
-        loss = surprisal(logits, labels, axis=axis)
+        loss = surprisal(logits, labels, axis=axis, axis_name=axis_name)
         loss = loss if mass is None else product(mass, loss)
     else:
-        hot = _one_hot(logits, labels, axis, dtype)
-        hot = _smooth(
-            drop(hot, classes, keep, (axis,)), label_smoothing, classes, (axis,)
-        )
+        hot = at_label(logits, labels, axis, axis_name).astype(dtype)
+        hot = drop(hot, classes, keep, (axis,))
+        hot = _smooth(hot, label_smoothing, classes, (axis,), axis_name)
         hot = hot if scale is None else hot * scale
-        loss = soft_cross_entropy(logits, hot, axis=(axis,))
-        loss = jnp.where(is_class(logits, labels, axis), loss, jnp.nan)
-    loss = loss + _z_loss(logits, z_loss, (axis,), dtype)
+        loss = soft_cross_entropy(logits, hot, axis=(axis,), axis_name=axis_name)
+        valid = is_class(logits, labels, axis, axis_name)
+        loss = jnp.where(valid, loss, jnp.nan)
+    loss = loss + _z_loss(logits, z_loss, (axis,), dtype, axis_name)
     return reduce_loss(loss, keep, weights, reduction, mass)
 
 
@@ -511,7 +527,7 @@ def softmax_focal_loss(
         if scale is not None:
             loss = product(weight_of(scale, labels), loss)
     else:
-        hot = _one_hot(logits, labels, axis, dtype)
+        hot = at_label(logits, labels, axis).astype(dtype)
         hot = _smooth(
             drop(hot, classes, keep, (axis,)), label_smoothing, classes, (axis,)
         )
@@ -800,29 +816,25 @@ def _dense_arguments(logits, labels, axis, where, weights, reduction):
     return logits, labels, axes, classes, keep, weights
 
 
-def _smooth(labels, label_smoothing, classes, axes):
+def _smooth(labels, label_smoothing, classes, axes, axis_name=None):
     """Mixes the labels with the uniform distribution over the classes that count."""
     if _is_zero(label_smoothing):
         return labels
     alpha = checks.scalar("label_smoothing", label_smoothing, labels.dtype)
     if classes is None:
-        count = math.prod(labels.shape[a] for a in axes)
-        return (1 - alpha) * labels + alpha / count
-    count = jnp.maximum(jnp.sum(classes, axis=axes, keepdims=True), 1)
+        return (1 - alpha) * labels + alpha / class_count(labels, axes, axis_name)
+    count = total(jnp.sum(classes, axis=axes, keepdims=True), axis_name)
+    count = jnp.maximum(count, 1)
     share = jnp.where(classes, alpha / count.astype(labels.dtype), 0)
     return (1 - alpha) * labels + share
 
 
-def _one_hot(logits, labels, axis, dtype):
-    return at_label(logits, labels, axis).astype(dtype)
-
-
-def _z_loss(logits, z_loss, axes, dtype):
+def _z_loss(logits, z_loss, axes, dtype, axis_name=None):
     """z_loss · log(Σ exp(logits))²; a plain 0, no pass over the logits, if not used."""
     if _is_zero(z_loss):
         return 0
     factor = checks.scalar("z_loss", z_loss, dtype)
-    log_normalizer = log_sum_exp(logits, axis=axes)
+    log_normalizer = log_sum_exp(logits, axis=axes, axis_name=axis_name)
     return factor * log_normalizer * log_normalizer
 
 

@@ -17,6 +17,7 @@ import numpy as np
 from jax.experimental import checkify
 from jax.typing import ArrayLike
 
+from jaxloss._core.mesh import placement
 from jaxloss._core.reduction import Reduction
 
 
@@ -58,10 +59,7 @@ def broadcast_to(array: jax.Array, like: jax.Array) -> jax.Array:
     """Broadcasts to the shape of `like`, and to its placement on an explicit mesh."""
     if array.shape == like.shape:
         return array
-    sharding = jax.typeof(like).sharding
-    return jnp.broadcast_to(
-        array, like.shape, out_sharding=sharding if any(sharding.spec) else None
-    )
+    return jnp.broadcast_to(array, like.shape, out_sharding=placement(like))
 
 
 def to_array(name: str, value: ArrayLike) -> jax.Array:

@@ -1,9 +1,9 @@
 """Arguments with a class axis: labels, masks by example or by class, class weights."""
 
-import jax
 import jax.numpy as jnp
 
 from jaxloss._core import checks
+from jaxloss._core.mesh import class_count, own_index, placement, total
 from jaxloss._core.reduction import select
 from jaxloss._core.softmax import is_class
 
@@ -25,7 +25,7 @@ def flatten_classes(name, logits, labels, axis, where):
 
 
 def integer_arguments(
-    name, logits, labels, axis, where, weights, reduction, ignore_index
+    name, logits, labels, axis, where, weights, reduction, ignore_index, axis_name=None
 ):
     """Logits and class labels, checked, with what does not count made harmless."""
     labels = checks.integer_array("labels", labels)
@@ -42,17 +42,26 @@ def integer_arguments(
         if bounds.min <= ignore_index <= bounds.max:  # uint8 never holds -100
             ignored = labels == ignore_index
     logits, classes, keep, weights = mask_classes(
-        logits, (axis,), where, weights, reduction, dtype, ignored
+        logits, (axis,), where, weights, reduction, dtype, ignored, axis_name=axis_name
     )
     if keep is not None:
         labels = jnp.where(keep, labels, 0)
-    valid = is_class(logits, labels, axis)
-    checks.check_values("labels", valid, f"in [0, {logits.shape[axis]})")
+    valid = is_class(logits, labels, axis, axis_name)
+    count = class_count(logits, (axis,), axis_name)
+    checks.check_values("labels", valid, f"in [0, {count})")
     return logits, labels, classes, keep, weights, dtype
 
 
 def mask_classes(
-    logits, axes, where, weights, reduction, dtype, ignored=None, name="logits"
+    logits,
+    axes,
+    where,
+    weights,
+    reduction,
+    dtype,
+    ignored=None,
+    name="logits",
+    axis_name=None,
 ):
     """Applies `where` to the logits: by class if it has their rank, else by example.
 
@@ -66,7 +75,7 @@ def mask_classes(
         if where.ndim == logits.ndim:
             checks.check_broadcast("where", where.shape, name, logits.shape)
             classes = jnp.broadcast_to(where, logits.shape)
-            where = jnp.any(classes, axis=axes)
+            where = total(jnp.sum(classes, axis=axes, dtype=jnp.int32), axis_name) > 0
             logits = jnp.where(classes, logits, -jnp.inf)
     keep, weights = checks.tail(where, weights, reduction, shape=batch, dtype=dtype)
     if ignored is not None:
@@ -103,8 +112,11 @@ def class_weight_array(class_weights, logits, axes, dtype):
     return array.astype(dtype).transpose(order).reshape(shape)
 
 
-def weight_of(scale, labels):
+def weight_of(scale, labels, axis_name=None):
     """Each example's class weight."""
-    placed = jax.typeof(labels).sharding  # of use on an explicit mesh alone
-    pick = scale.reshape(-1).at[labels]
-    return pick.get(mode="clip", out_sharding=placed if any(placed.spec) else None)
+    scale = scale.reshape(-1)
+    index = own_index(labels, scale, 0, axis_name)
+    pick = scale.at[index].get(mode="clip", out_sharding=placement(labels))
+    if axis_name is None:
+        return pick
+    return total(jnp.where(is_class(scale, index, 0), pick, 0), axis_name)

@@ -16,6 +16,8 @@ import jax
 import jax.numpy as jnp
 from jax.custom_derivatives import SymbolicZero
 
+from jaxloss._core.mesh import varying
+
 
 def analytic(forward: Callable[..., Any], backward: Callable[..., Any]):
     """Turns `forward` and `backward` into a loss that both modes differentiate.
@@ -25,6 +27,7 @@ def analytic(forward: Callable[..., Any], backward: Callable[..., Any]):
             may depend on slice `i` of each real input only: a real input has either
             the loss's own shape or, where `axis` is among the static arguments, that
             shape with the axis `axis` inserted. Shared inputs are broadcast before.
+            The axis may be split over the devices of `axis_name`, a static argument.
         backward: `backward(residuals, cotangent, **static)` returns one cotangent for
             each input, `None` for an integer one.
 
@@ -67,7 +70,7 @@ def analytic(forward: Callable[..., Any], backward: Callable[..., Any]):
             return value, sum(products[1:], start=products[0])
 
         both.defjvp(jvp, symbolic_zeros=True)
-        return both(*_vary_alike(inputs))
+        return both(*_vary_alike(inputs, static.get("axis_name")))
 
     return loss
 
@@ -88,17 +91,18 @@ def pointwise(rule: Callable[..., Any]):
     return functools.wraps(rule)(analytic(forward, backward))
 
 
-def _vary_alike(inputs):
+def _vary_alike(inputs, axis_name):
     """Makes all inputs vary over the mesh axes of `shard_map` that one varies over.
 
     A cotangent varies like the loss, hence like all inputs taken together, and has to
     match its own input; JAX closes the sum over devices where that one is replicated.
+    Over `axis_name` only class axes vary, and the loss does not.
     """
-    varying = [jax.typeof(x).manual_axis_type.varying for x in inputs]
-    every = frozenset().union(*varying)
+    every = frozenset().union(*map(varying, inputs)) - {axis_name}
+    missing = [tuple(sorted(every - varying(x))) for x in inputs]
     return [
-        jax.lax.pcast(x, tuple(sorted(every - own)), to="varying") if own < every else x
-        for x, own in zip(inputs, varying, strict=True)
+        jax.lax.pcast(x, axes, to="varying") if axes else x
+        for x, axes in zip(inputs, missing, strict=True)
     ]
 
 
@@ -106,4 +110,5 @@ def _inner_product(gradient, tangent, axis, value):
     product = gradient * tangent
     if product.ndim > value.ndim:
         product = jnp.sum(product, axis=axis)
-    return product
+    split = varying(product) - varying(value)
+    return jax.lax.psum(product, tuple(split)) if split else product

@@ -12,29 +12,52 @@ import jax.numpy as jnp
 from jax.lax import stop_gradient
 
 from jaxloss._core.derivative import analytic
+from jaxloss._core.mesh import (
+    class_count,
+    is_split,
+    largest,
+    own_index,
+    placement,
+    total,
+)
 from jaxloss._core.numerics import product, two_difference
 
 Axes = int | tuple[int, ...]
 
 
-def at_label(logits: jax.Array, labels: jax.Array, axis: int) -> jax.Array:
+def at_label(
+    logits: jax.Array, labels: jax.Array, axis: int, axis_name: str | None = None
+) -> jax.Array:
     """Boolean array of the shape of `logits`, True at each example's label.
 
     A comparison, since a scatter would be a pass of its own over memory.
     """
-    classes = jax.lax.broadcasted_iota(jnp.int32, logits.shape, axis)
-    return classes == jnp.expand_dims(labels.astype(jnp.int32), axis)
+    classes = jax.lax.broadcasted_iota(
+        jnp.int32, logits.shape, axis, out_sharding=placement(logits)
+    )
+    return classes == jnp.expand_dims(own_index(labels, logits, axis, axis_name), axis)
 
 
-def _gather(logits, labels, axis):
-    index = jnp.expand_dims(labels, axis)
-    picked = jnp.take_along_axis(logits, index, axis=axis, mode="clip")
-    return jnp.squeeze(picked, axis)
+def _gather(logits, labels, axis, axis_name=None):
+    """The logit of each label; any number, or NaN, for one that is no class."""
+    if is_split(logits, axis):  # a gather does not know where to put its result
+        hit = at_label(logits, labels, axis)
+        return jnp.sum(jnp.where(hit, logits, 0), axis=axis)
+    index = own_index(labels, logits, axis, axis_name)
+    picked = jnp.take_along_axis(
+        logits, jnp.expand_dims(index, axis), axis=axis, mode="clip"
+    )
+    picked = jnp.squeeze(picked, axis)
+    if axis_name is None:
+        return picked
+    return total(jnp.where(is_class(logits, index, axis), picked, 0), axis_name)
 
 
-def is_class(logits: jax.Array, labels: jax.Array, axis: int) -> jax.Array:
+def is_class(
+    logits: jax.Array, labels: jax.Array, axis: int, axis_name: str | None = None
+) -> jax.Array:
     """True where a label lies in [0, classes)."""
-    classes = logits.shape[axis]
+    classes = class_count(logits, (axis,), axis_name)
     if jnp.iinfo(labels.dtype).max < classes:  # int8 cannot hold the bound
         return labels >= 0
     return (labels >= 0) & (labels < classes)
@@ -45,7 +68,7 @@ def widen(x: jax.Array) -> jax.Array:
     return x if x.dtype == jnp.float64 else x.astype(jnp.float32)
 
 
-def maximum(logits: jax.Array, axis: Axes) -> jax.Array:
+def maximum(logits: jax.Array, axis: Axes, axis_name: str | None = None) -> jax.Array:
     """The largest logit, 0 where none is possible; carries no derivative.
 
     Taken before the logits are widened, which is exact: the compiler would else write
@@ -53,6 +76,7 @@ def maximum(logits: jax.Array, axis: Axes) -> jax.Array:
     """
     empty = -jnp.inf if logits.size == 0 else None
     top = widen(stop_gradient(jnp.max(logits, axis=axis, initial=empty)))
+    top = largest(top, axis_name)
     return jnp.where(jnp.isneginf(top), 0, top)
 
 
@@ -84,31 +108,32 @@ pick = analytic(_pick_forward, _pick_backward)
 # memory). The backward rule repeats the forward's expression, which the compiler then
 # computes once, and writes into the gradient's own buffer: no temporaries, the speed
 # of optax's form (benchmarks/README.md), where one more select costs a pass.
-def _rest(logits, labels, top, axis):
-    hit = at_label(logits, labels, axis)
+def _rest(logits, labels, top, axis, axis_name):
+    hit = at_label(logits, labels, axis, axis_name)
     gap, lost = two_difference(logits, top)
     return hit, jnp.where(hit, 0, jnp.exp(gap) * (1 + lost))
 
 
-def _surprisal_forward(logits, labels, top, *, axis):
-    _, rest = _rest(logits, labels, jnp.expand_dims(top, axis), axis)
-    total = jnp.sum(rest, axis=axis)
+def _surprisal_forward(logits, labels, top, *, axis, axis_name):
+    _, rest = _rest(logits, labels, jnp.expand_dims(top, axis), axis, axis_name)
+    others = total(jnp.sum(rest, axis=axis), axis_name)
 
-    own = jnp.where(is_class(logits, labels, axis), _gather(logits, labels, axis), nan)
+    valid = is_class(logits, labels, axis, axis_name)
+    own = jnp.where(valid, _gather(logits, labels, axis, axis_name), nan)
     behind = top - own
     own_share = jnp.exp(-behind)
-    alone = total == 0
+    alone = others == 0
     ahead = alone | (behind == 0)
-    value = behind + jnp.log1p(jnp.where(ahead, total, (total - 1) + own_share))
-    share = 1 / jnp.where(alone, 1, total + own_share)
+    value = behind + jnp.log1p(jnp.where(ahead, others, (others - 1) + own_share))
+    share = 1 / jnp.where(alone, 1, others + own_share)
     # A label that is itself impossible has a logit without a gradient.
-    miss = jnp.where(jnp.isneginf(own), 0, total * share)
+    miss = jnp.where(jnp.isneginf(own), 0, others * share)
     return value, (logits, labels, top, miss, share)
 
 
-def _surprisal_backward(residuals, cotangent, *, axis):
+def _surprisal_backward(residuals, cotangent, *, axis, axis_name):
     logits, labels, top, miss, share = residuals
-    hit, rest = _rest(logits, labels, jnp.expand_dims(top, axis), axis)
+    hit, rest = _rest(logits, labels, jnp.expand_dims(top, axis), axis, axis_name)
     at_own = jnp.expand_dims(-cotangent * miss, axis)
     at_rest = rest * jnp.expand_dims(cotangent * share, axis)
     return jnp.where(hit, at_own, at_rest), None, None
@@ -117,16 +142,19 @@ def _surprisal_backward(residuals, cotangent, *, axis):
 _surprisal = analytic(_surprisal_forward, _surprisal_backward)
 
 
-def surprisal(logits: jax.Array, labels: jax.Array, *, axis: int) -> jax.Array:
+def surprisal(
+    logits: jax.Array, labels: jax.Array, *, axis: int, axis_name: str | None = None
+) -> jax.Array:
     """-log softmax(logits) at the labels, [...] in float32 or float64.
 
     Args:
         logits: Floating, of any precision, with the class axis `axis` (canonical).
         labels: Integer, [...]; NaN is the answer to one outside [0, classes).
         axis: The class axis, counted from the front.
+        axis_name: The mesh axis of `shard_map` over which the classes are split.
     """
-    top = maximum(logits, axis)
-    return _surprisal(widen(logits), labels, top, axis=axis)
+    top = maximum(logits, axis, axis_name)
+    return _surprisal(widen(logits), labels, top, axis=axis, axis_name=axis_name)
 
 
 # Σ_j q_j (log Σ_k e^{x_k} - x_j) with soft labels q of sum Q, which need not be 1.
@@ -136,25 +164,25 @@ def surprisal(logits: jax.Array, labels: jax.Array, *, axis: int) -> jax.Array:
 #                    = (Q - q_j) - Q r / (1 + r),      exact as p_j -> 1,
 #     d loss / d q_j = (m - x_j) + log1p(r).
 # Where x_j = -inf, a label of 0 adds 0.
-def _soft_forward(logits, labels, top, *, axis):
+def _soft_forward(logits, labels, top, *, axis, axis_name):
     top = jnp.expand_dims(top, axis)
     gap, lost = two_difference(logits, top)
     first = gap == 0
     e = jnp.exp(gap)
     others = jnp.where(first, e - 1, e * (1 + lost))  # 0, with the slope of e
-    rest = jnp.sum(others, axis=axis, keepdims=True)
-    rest = rest + jnp.maximum(
-        jnp.sum(first, axis=axis, keepdims=True, dtype=rest.dtype) - 1, 0
-    )
-    mass = jnp.sum(labels, axis=axis, keepdims=True)
+    rest = total(jnp.sum(others, axis=axis, keepdims=True), axis_name)
+    ties = jnp.sum(first, axis=axis, keepdims=True, dtype=rest.dtype)
+    rest = rest + jnp.maximum(total(ties, axis_name) - 1, 0)
+    mass = total(jnp.sum(labels, axis=axis, keepdims=True), axis_name)
     base = jnp.log1p(rest)
     # By halves: m - x_j may overflow where q_j times it does not.
     behind = product(labels, top / 2 - logits / 2)
-    value = 2 * jnp.sum(behind, axis=axis, keepdims=True) + mass * base
+    behind = total(jnp.sum(behind, axis=axis, keepdims=True), axis_name)
+    value = 2 * behind + mass * base
     return jnp.squeeze(value, axis), (logits, labels, top, rest, mass, base)
 
 
-def _soft_backward(residuals, cotangent, *, axis):
+def _soft_backward(residuals, cotangent, *, axis, axis_name):
     logits, labels, top, rest, mass, base = residuals
     cotangent = jnp.expand_dims(cotangent, axis)
     gap, lost = two_difference(logits, top)
@@ -173,7 +201,7 @@ _soft_cross_entropy = analytic(_soft_forward, _soft_backward)
 
 
 def soft_cross_entropy(
-    logits: jax.Array, labels: jax.Array, *, axis: Axes
+    logits: jax.Array, labels: jax.Array, *, axis: Axes, axis_name: str | None = None
 ) -> jax.Array:
     """-Σ labels · log softmax(logits) over `axis`, in float32 or float64.
 
@@ -181,25 +209,29 @@ def soft_cross_entropy(
         logits: Floating, of any precision, with the class axes `axis` (canonical).
         labels: Real, of the shape of `logits` and the dtype to compute in.
         axis: The class axis or axes, counted from the front.
+        axis_name: The mesh axis of `shard_map` over which the classes are split.
     """
-    top = maximum(logits, axis).astype(labels.dtype)
-    return _soft_cross_entropy(logits.astype(labels.dtype), labels, top, axis=axis)
+    top = maximum(logits, axis, axis_name).astype(labels.dtype)
+    return _soft_cross_entropy(
+        logits.astype(labels.dtype), labels, top, axis=axis, axis_name=axis_name
+    )
 
 
 # log Σ_j e^{x_j - m} with m the maximum, near 0 where one class has all the mass: the
 # sum leaves out one class at the maximum, r, and log1p(r) keeps its digits. The slope
 # is softmax(x), the maximum's own class included: e - 1 there is 0 and has e's slope,
 # which the second derivative needs.
-def _excess_forward(logits, top, *, axis):
+def _excess_forward(logits, top, *, axis, axis_name):
     gap, lost = two_difference(logits, jnp.expand_dims(top, axis))
     first = gap == 0
     e = jnp.exp(gap)
     rest = jnp.sum(jnp.where(first, e - 1, e * (1 + lost)), axis=axis)
-    rest = rest + (jnp.sum(first, axis=axis, dtype=rest.dtype) - 1)
+    ties = jnp.sum(first, axis=axis, dtype=rest.dtype)
+    rest = total(rest, axis_name) + (total(ties, axis_name) - 1)
     return jnp.log1p(rest), (logits, top, rest)
 
 
-def _excess_backward(residuals, cotangent, *, axis):
+def _excess_backward(residuals, cotangent, *, axis, axis_name):
     logits, top, rest = residuals
     none = rest == -1  # no class is possible
     share = jnp.expand_dims(cotangent / jnp.where(none, 1, 1 + rest), axis)
@@ -213,12 +245,14 @@ def surprisals(logits: jax.Array, *, axis: Axes) -> jax.Array:
     """-log softmax(logits) of every class, in the shape of `logits`."""
     top = maximum(logits, axis)
     logits = widen(logits)
-    excess = jnp.expand_dims(_excess(logits, top, axis=axis), axis)
+    excess = jnp.expand_dims(_excess(logits, top, axis=axis, axis_name=None), axis)
     return excess + (jnp.expand_dims(top, axis) - logits)
 
 
-def log_sum_exp(logits: jax.Array, *, axis: Axes) -> jax.Array:
+def log_sum_exp(
+    logits: jax.Array, *, axis: Axes, axis_name: str | None = None
+) -> jax.Array:
     """log Σ exp(logits), 0 with a zero gradient where no class is possible."""
-    top = maximum(logits, axis)
-    value = top + _excess(widen(logits), top, axis=axis)
+    top = maximum(logits, axis, axis_name)
+    value = top + _excess(widen(logits), top, axis=axis, axis_name=axis_name)
     return jnp.where(jnp.isneginf(value), 0, value)

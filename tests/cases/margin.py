@@ -3,6 +3,7 @@
 import itertools
 import math
 
+import jax.numpy as jnp
 import numpy as np
 
 import jaxloss as jl
@@ -194,7 +195,7 @@ CASES = [
         invalid={"labels": (-1, 5)},
     ),
     Case(
-        jl.make_fenchel_young_loss(lambda s: (s @ s) / 2), fenchel_young,
+        jl.make_fenchel_young_loss(lambda s: jnp.sum(s * s) / 2), fenchel_young,
         {"scores": SCORES, "targets": SOFT_LABELS},
         name="make_fenchel_young_loss",
         class_inputs=("scores", "targets"), tail=False,

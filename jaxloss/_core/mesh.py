@@ -1,0 +1,76 @@
+"""Arrays spread over devices: what their types say, and sums over a split axis.
+
+A class axis can be split in two ways. Under `jit` on a mesh whose axes are explicit
+the type of an array says how; JAX moves what has to move, and only a gather needs to be
+told. In `jax.shard_map` each device sees its own classes alone, and `axis_name` names
+the mesh axis over which the functions below add up.
+"""
+
+import math
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import NamedSharding, PartitionSpec
+
+
+def placement(x: jax.Array) -> NamedSharding | None:
+    """Where an array lies on an explicit mesh; None elsewhere, where JAX decides."""
+    sharding = jax.typeof(x).sharding
+    return sharding if any(sharding.spec) else None
+
+
+def is_split(x: jax.Array, axis: int) -> bool:
+    """Whether an axis is spread over an explicit mesh."""
+    return jax.typeof(x).sharding.spec[axis] is not None
+
+
+def whole(x: jax.Array, axis: int) -> jax.Array:
+    """The same array with an axis on every device: to sort or to sum up along it."""
+    if not is_split(x, axis):
+        return x
+    sharding = jax.typeof(x).sharding
+    spec = [None if a == axis % x.ndim else s for a, s in enumerate(sharding.spec)]
+    return jax.sharding.reshard(x, sharding.update(spec=PartitionSpec(*spec)))
+
+
+def varying(x: jax.Array) -> frozenset[str]:
+    """The mesh axes of `shard_map` over which an array's content differs."""
+    return jax.typeof(x).manual_axis_type.varying
+
+
+def check_split(name: str, x: jax.Array, axis_name: str | None) -> None:
+    """Raises unless, inside `shard_map`, an array is split over `axis_name`.
+
+    `check_vma=False` takes from the types what the derivative is built on.
+    """
+    if axis_name is not None and axis_name not in varying(x):
+        raise ValueError(
+            f"`axis_name` must name the mesh axis over which `{name}` are split inside "
+            f"`jax.shard_map`, got {axis_name!r}, but `{name}` differ over "
+            f"{sorted(varying(x))}; name the axis in `in_specs`, and leave `check_vma` "
+            "at True."
+        )
+
+
+def total(x: jax.Array, axis_name: str | None) -> jax.Array:
+    """The sum of what each device has; `x` itself where one has all classes."""
+    return x if axis_name is None else jax.lax.psum(x, axis_name)
+
+
+def largest(x: jax.Array, axis_name: str | None) -> jax.Array:
+    """The same for the maximum."""
+    return x if axis_name is None else jax.lax.pmax(x, axis_name)
+
+
+def class_count(logits: jax.Array, axes: tuple[int, ...], axis_name: str | None) -> int:
+    """The number of classes on all devices."""
+    devices = 1 if axis_name is None else jax.lax.axis_size(axis_name)
+    return math.prod(logits.shape[a] for a in axes) * devices
+
+
+def own_index(labels: jax.Array, logits: jax.Array, axis: int, axis_name: str | None):
+    """Labels counted from this device's first class, in int32."""
+    labels = labels.astype(jnp.int32)
+    if axis_name is None:
+        return labels
+    return labels - jax.lax.axis_index(axis_name) * logits.shape[axis]
