@@ -1,18 +1,22 @@
 """What the site needs beyond MkDocs' plugins.
 
 Formulas become MathML while the site is built, which browsers render without a script
-or a font from elsewhere. Docstring sections that the parser does not know get the look
-of those that it does. The list of losses is read from the package.
+or a font from elsewhere. The list of losses is read from the package. What a page shows
+of jaxloss at work is made while the site is built, from the jaxloss that it describes,
+and put in the place of a marker.
 """
 
+import functools
 import html
 import logging
 import re
-import textwrap
 from pathlib import Path
 
 import griffe
+from assets import gallery
 from latex2mathml.converter import convert
+from mkdocs.structure.files import File
+from mkdocs.utils import get_relative_url
 
 log = logging.getLogger("mkdocs.hooks.jaxloss")
 
@@ -38,21 +42,83 @@ def on_config(config):
         log.warning("jaxloss.%s is on no page under Losses", name)
 
 
+def on_files(files, config):
+    """Draws the pictures, each for light and for dark pages."""
+    for path, content in pictures().items():
+        files.append(File.generated(config, path, content=content))
+
+
+@functools.cache  # `mkdocs serve` builds again and again, of the same package
+def pictures():
+    content = {}
+    for name in [name for family in families.values() for name in family]:
+        if name not in gallery.CARDS:
+            log.warning("jaxloss.%s has no card in docs/assets/gallery.py", name)
+            continue
+        light, dark = gallery.picture(name)
+        content[f"assets/gallery/{name}.svg"] = light
+        content[f"assets/gallery/{name}-dark.svg"] = dark
+    return content
+
+
 def on_page_markdown(markdown, **_):
-    """Puts the list of losses in the place of its marker."""
-    lines = []
+    """Puts what is made in the place of its marker."""
+    for marker, make in MARKERS.items():
+        if marker in markdown:
+            markdown = markdown.replace(marker, "\n".join(make()))
+    return markdown
+
+
+def list_of_losses():
     for title, summaries in families.items():
-        lines += [f"### {title}", "", "| Loss | Summary |", "| --- | --- |"]
-        lines += [f"| `{name}` | {text} |" for name, text in summaries.items()]
-        lines += [""]
-    return markdown.replace("<!-- losses -->", "\n".join(lines))
+        yield from (f"### {title}", "", "| Loss | Summary |", "| --- | --- |")
+        yield from (f"| `{name}` | {text} |" for name, text in summaries.items())
+        yield ""
+
+
+def cards():
+    for title, summaries in families.items():
+        yield from (f"## {title}", "", '<div class="gallery" markdown>', "")
+        for name, summary in summaries.items():
+            if name in gallery.CARDS:
+                caption = f"`{name}`<br>{summary}"
+                yield f'<figure markdown="span">\n{image(name)}\n'
+                yield f"<figcaption markdown>{caption}</figcaption>\n</figure>"
+        yield from ("", "</div>", "")
+
+
+def image(name):
+    """The light and the dark picture, of which the theme shows one."""
+    url, alt = f"assets/gallery/{name}", gallery.CARDS[name].alt
+    return (
+        f"![{alt}]({url}.svg#only-light){{ loading=lazy }}"
+        f"![{alt}]({url}-dark.svg#only-dark){{ loading=lazy }}"
+    )
+
+
+MARKERS = {"<!-- losses -->": list_of_losses, "<!-- gallery -->": cards}
 
 
 def on_page_content(content, page, **_):
-    """Renders the formulas, and links each loss's name to its description."""
+    """Renders the formulas, shows each loss and links its name to its description."""
     formula = r'<(span|div) class="arithmatex">\s*\\[(\[](.*?)\\[)\]]\s*</\1>'
     content = re.sub(formula, lambda m: render(m, page), content, flags=re.DOTALL)
+    contents = r'<h2 id="jaxloss\.\w+\.(\w+)".*?<div class="doc doc-contents ">'
+    content = re.sub(contents, lambda m: show(m, page), content, flags=re.DOTALL)
     return re.sub(r"<code>(\w+)</code>", link, content)
+
+
+def show(match, page):
+    """The description of a loss begins with its picture."""
+    name = match[1]
+    if name not in gallery.CARDS:
+        return match[0]
+    folder = get_relative_url("assets/gallery/", page.url)
+    alt = html.escape(gallery.CARDS[name].alt)
+    return match[0] + "".join(
+        f'<img class="card" src="{folder}{name}{suffix}.svg#only-{scheme}" alt="{alt}">'
+        for suffix, scheme in (("", "light"), ("-dark", "dark"))
+    )
 
 
 def render(match, page):
@@ -84,23 +150,3 @@ def link(match):
     if not any(name in family for family in families.values()):
         return match[0]
     return f'<autoref identifier="jaxloss.{name}"><code>{name}</code></autoref>'
-
-
-class PlainSections(griffe.Extension):
-    """Makes ordinary text of the docstring sections that Google's style lacks."""
-
-    def on_function(self, *, func, **_):
-        if func.docstring:
-            func.docstring.value = re.sub(
-                r"^(Gradient|Numerics|Example|References):\n((?:\n|    .*\n?)+)",
-                plain,
-                func.docstring.value,
-                flags=re.MULTILINE,
-            )
-
-
-def plain(match):
-    title, text = match[1], textwrap.dedent(match[2]).strip("\n")
-    if title == "Example":
-        text = f"```pycon\n{text}\n```"
-    return f'<span class="doc-section-title">{title}:</span>\n\n{text}\n\n'

@@ -1,0 +1,962 @@
+"""Draws the gallery: one picture for every public loss, made with jaxloss itself.
+
+    python docs/assets/gallery.py FOLDER [NAME ...]
+
+writes them, light and dark, as `FOLDER/NAME.svg` and `FOLDER/NAME-dark.svg`. The site
+draws them while it is built. A new loss gets an entry in `CARDS`: how to draw it, and
+in words what there is to see, for those who do not see it.
+"""
+
+import io
+import re
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from matplotlib import rc_context
+from matplotlib.figure import Figure
+
+import jaxloss as jl
+
+# Colours apart for every kind of sight, after Okabe and Ito; dashes tell them apart
+# too. Each stands for itself on white, and for the lighter one beside it on black.
+DARK = {
+    "#23272e": "#e3e5ec",
+    "#0072b2": "#6cb8ec",
+    "#d55e00": "#f59a52",
+    "#00805c": "#4cc9a0",
+    "#b0508c": "#e59ac8",
+    "#7a7f8a": "#9ba1ae",
+}
+INK, BLUE, ORANGE, GREEN, PINK, GREY = DARK
+LINES = [
+    {"color": BLUE, "ls": "-"},
+    {"color": ORANGE, "ls": "--"},
+    {"color": GREEN, "ls": "-."},
+    {"color": PINK, "ls": ":"},
+    {"color": INK, "ls": (0, (6, 2))},
+]
+LOOK = {
+    "axes.edgecolor": GREY,
+    "axes.labelcolor": INK,
+    "axes.labelpad": 2,
+    "axes.spines.right": False,
+    "axes.spines.top": False,
+    "axes.titlesize": 9,
+    "figure.figsize": (3.4, 2.2),
+    "font.size": 9,
+    "legend.fontsize": 9,
+    "legend.frameon": False,
+    "legend.handlelength": 1.8,
+    "lines.linewidth": 1.7,
+    "svg.fonttype": "none",  # the reader's own fonts, and half the bytes
+    "svg.hashsalt": "jaxloss",  # the same picture gives the same file
+    "text.color": INK,
+    "xtick.color": GREY,
+    "xtick.labelcolor": INK,
+    "ytick.color": GREY,
+    "ytick.labelcolor": INK,
+}
+
+
+class Card(NamedTuple):
+    draw: Callable[[Figure], None]
+    alt: str
+
+
+def picture(name: str) -> tuple[str, str]:
+    """The picture of a loss as SVG: for a light page, and for a dark one."""
+    with rc_context(LOOK):
+        figure = Figure(layout="constrained")
+        CARDS[name].draw(figure)
+        file = io.StringIO()
+        figure.savefig(file, format="svg", transparent=True, metadata={"Date": None})
+    # A tenth of a point is enough, and takes half the bytes.
+    light = re.sub(
+        r' d="[^"]*"',
+        lambda path: re.sub(r"(\.\d)\d+", r"\1", path[0]),
+        file.getvalue(),
+    )
+    return light, re.sub("|".join(DARK), lambda color: DARK[color[0]], light)
+
+
+# How to draw. Each function below takes what is to be seen and returns the drawing.
+
+
+def curves(x, loss, xlabel, parameter="", values=(0.0,), ylim=None, slopes=None):
+    """One number in: the loss and its first derivative, for values of a parameter."""
+
+    def draw(figure):
+        left, right = figure.subplots(1, 2)
+        value_and_slope = jax.jit(jax.vmap(jax.value_and_grad(loss), (0, None)))
+        for line, value in zip(LINES, values, strict=False):
+            height, slope = value_and_slope(x, value)
+            label = f"{value:g}".replace("-", "−").replace("inf", "∞")
+            left.plot(
+                x, height, **line, label=label if left.lines else f"{parameter} {label}"
+            )
+            right.plot(x, slope, **line)
+        left.set(title="loss", xlabel=xlabel, ylim=ylim)
+        right.set(title="derivative", xlabel=xlabel, ylim=slopes)
+        for axes in (left, right):
+            axes.axhline(0, color=GREY, lw=0.6, zorder=0)
+        if parameter:
+            figure.legend(loc="outside lower center", ncols=5, columnspacing=0.8)
+
+    return draw
+
+
+def errors(loss, parameter="", values=(0.0,), **limits):
+    """The same for a regression loss of the difference to the target."""
+
+    def of(x, value):
+        return loss(x, **{parameter: value}) if parameter else loss(x)
+
+    x = jnp.linspace(-3, 3, 121)
+    return curves(x, of, "prediction − target", parameter, values, **limits)
+
+
+def scores(loss, reach=4.0, **limits):
+    """The same for a loss of scores and targets of plus and minus one."""
+    x = jnp.linspace(-reach, reach, 121)
+    return curves(x, loss, "score", "target", (1.0, -1.0), **limits)
+
+
+def landscape(axes, loss, reach):
+    """A loss of points in the plane: the darker the higher; arrows point down."""
+    ticks = jnp.linspace(-reach, reach, 41)
+    points = jnp.stack(jnp.meshgrid(ticks, ticks), axis=-1)
+
+    def summed(points):
+        return jnp.sum(loss(points)), loss(points)
+
+    slope, values = jax.jit(jax.grad(summed, has_aux=True))(points)
+    for level in np.linspace(values.min(), values.max(), 8)[:-1]:
+        axes.contourf(ticks, ticks, values, [level, np.inf], colors=[BLUE], alpha=0.13)
+    feet, way = points[2::6, 2::6].reshape(-1, 2), -slope[2::6, 2::6].reshape(-1, 2)
+    length = jnp.linalg.norm(way, axis=-1, keepdims=True)
+    most = 2 * jnp.median(length[length > 0])  # else a singular point dwarfs the rest
+    way = np.asarray(way * jnp.minimum(1, most / jnp.maximum(length, 1e-9)))
+    axes.quiver(*feet.T, *way.T, color=INK, width=0.009, pivot="mid", zorder=2)
+    axes.set_aspect("equal")
+    return ticks, values, slope
+
+
+def surface(loss):
+    """Three logits in, the last one 0: the loss over the others, and a cut."""
+
+    def of_two(logits):
+        return loss(jnp.pad(logits, [(0, 0), (0, 0), (0, 1)]))
+
+    def draw(figure):
+        left, right = figure.subplots(1, 2, width_ratios=[1.1, 1])
+        ticks, values, slope = landscape(left, of_two, 4)
+        cut = len(ticks) // 2  # where the logit of class 1 is 0
+        left.axhline(0, color=ORANGE, lw=0.8)
+        left.set(xlabel="logit of class 0", ylabel="logit of class 1")
+        right.plot(ticks, values[cut], **LINES[0], label="loss")
+        right.plot(ticks, slope[cut, :, 0], **LINES[1], label="derivative")
+        right.axhline(0, color=GREY, lw=0.6, zorder=0)
+        right.set(title="along the line", xlabel="logit of class 0")
+        right.set_box_aspect(1)
+        figure.legend(loc="outside lower right", ncols=2, columnspacing=1)
+
+    return draw
+
+
+def planes(reach=2.0, marks=(), **losses):
+    """A point in the plane in: where the loss pulls it, wherever it stands."""
+
+    def draw(figure):
+        panels = np.atleast_1d(figure.subplots(1, len(losses)))
+        for axes, (name, loss) in zip(panels, losses.items(), strict=True):
+            landscape(axes, loss, reach)
+            axes.set(title=name.replace("_", " "), xticks=[], yticks=[])
+            for style, (label, point) in zip("os*", marks, strict=False):
+                axes.plot(*point, style, color=ORANGE, ms=6)
+                axes.annotate(label, point, (4, 4), textcoords="offset points")
+
+    return draw
+
+
+def pulls(loss):
+    """A batch of embeddings of three classes in: where the loss pulls each."""
+    angles = jnp.array([0.3, 0.9, 1.8, 2.5, 3.4, 4.0, 4.9, 5.6])
+    labels = jnp.array([0, 0, 0, 1, 1, 2, 2, 1])
+
+    def draw(figure):
+        points = jnp.stack([jnp.cos(angles), jnp.sin(angles)], axis=-1)
+        way = -jax.jit(jax.grad(lambda x: jnp.sum(loss(x, labels))))(points)
+        axes = figure.subplots()
+        circle = jnp.linspace(0, 2 * jnp.pi, 90)
+        axes.plot(jnp.cos(circle), jnp.sin(circle), color=GREY, lw=0.6)
+        axes.quiver(*points.T, *way.T, color=INK, width=0.008)
+        for label, marker in enumerate("os^"):
+            axes.plot(*points[labels == label].T, marker, color=LINES[label]["color"])
+        axes.set(xlim=(-1.7, 1.7), ylim=(-1.4, 1.4), aspect="equal")
+        axes.axis("off")
+
+    return draw
+
+
+def mask(loss):
+    """A region and its prediction in: where the loss pulls the logit of each pixel."""
+    row, column = jnp.mgrid[:24, :24]
+    distance = jnp.hypot(row - 12, column - 9)
+    true = (distance < 6).astype(float)
+    logits = 6 - 1.2 * jnp.hypot(row - 12.5, column - 14.0)
+
+    def draw(figure):
+        left, right = figure.subplots(1, 2)
+        value, slope = jax.jit(jax.value_and_grad(loss))(logits, true)
+        way = -np.asarray(slope)
+        shade(left, jax.nn.sigmoid(logits))
+        shade(right, way / abs(way).max())
+        left.set_title(f"prediction: loss {value:.2f}")
+        right.set_title("pull on the logits")
+        for axes in (left, right):
+            axes.contour(distance, [6], colors=[INK], linewidths=1.2)
+            axes.set(xticks=[], yticks=[])
+            axes.spines[:].set_visible(True)
+
+    return draw
+
+
+def shade(axes, values, **options):
+    """Values in [-1, 1] as an image: orange below 0, blue above, clear at 0."""
+    values = np.asarray(values)
+    image = np.where(values[..., None] > 0, [0.1, 0.5, 0.8, 1], [0.9, 0.45, 0.1, 1])
+    image[..., 3] = abs(values)
+    axes.imshow(image, interpolation="none", **options)
+
+
+def softmax_of_both(loss):
+    """The loss of one region, from its own logit against that of a background of 0."""
+
+    def of_logits(logits, true):
+        both = jnp.stack([jnp.zeros_like(logits), logits], axis=-1)
+        return loss(both[None], jnp.stack([1 - true, true], axis=-1)[None]).sum()
+
+    return mask(of_logits)
+
+
+def spelling(rows, names, of):
+    """Frames that say c, a, t, in time: how probable a frame is to stand in a row."""
+    time = jnp.arange(24.0)[:, None]
+    spoken = 6 - ((time - jnp.array([4.0, 11.0, 19.0])) / 1.4) ** 2
+    logits = jnp.concatenate([jnp.ones_like(time), spoken], axis=1)
+    batch = logits[None], jnp.zeros((1, 24)), jnp.array([[1, 2, 3]]), jnp.zeros((1, 3))
+
+    def draw(figure):
+        axes = figure.subplots()
+        shade(axes, jax.jit(of)(*batch).T, aspect="auto")
+        axes.set_yticks(range(rows), names)
+        axes.set(xlabel="frame")
+
+    return draw
+
+
+def posterior(logits, *rest):
+    """What the gradient of CTC holds: softmax less the probability of the alignment."""
+    gradient = jax.grad(lambda logits: jl.ctc_loss(logits, *rest).sum())(logits)
+    return (jax.nn.softmax(logits) - gradient)[0]
+
+
+def forward_probability(*batch):
+    _, blanks, emitted = jl.ctc_loss_with_forward_probs(*batch)
+    emitted = jnp.pad(emitted, [(0, 0), (0, 0), (0, 1)], constant_values=-jnp.inf)
+    states = jnp.stack([blanks[:, 0], emitted[:, 0]], axis=-1).reshape(24, -1)[:, :-1]
+    return jax.nn.softmax(states)
+
+
+def memory(of, in_full):
+    """What 8192 examples of 256 features take beside them, forward and backward."""
+    sizes = 2 ** jnp.arange(13, 19, 2)
+
+    def gibibytes(loss, classes):
+        shapes = (8192, 256), (256, int(classes))
+        real = [jax.ShapeDtypeStruct(shape, jnp.float32) for shape in shapes]
+        labels = jax.ShapeDtypeStruct((8192,), jnp.int32)
+        step = jax.jit(jax.value_and_grad(loss, argnums=(0, 1)))
+        memory = step.lower(*real, labels).compile().memory_analysis()
+        return memory.temp_size_in_bytes / 2**30
+
+    def draw(figure):
+        axes = figure.subplots()
+        for line, name, loss in zip(
+            LINES, ["here", "logits in full"], [of, in_full], strict=False
+        ):
+            heights = [gibibytes(loss, classes) for classes in sizes]
+            axes.semilogx(sizes, heights, "o", ms=4, label=name, **line)
+        axes.set_xticks(sizes, [f"{size:,}" for size in sizes.tolist()])
+        axes.set_xticks([], minor=True)
+        axes.set(xlabel="classes", ylabel="temporaries, GiB")
+        figure.legend(loc="outside lower center", ncols=2)
+
+    return draw
+
+
+def mean_of_linear(hidden, kernel, labels):
+    return jl.linear_cross_entropy(hidden, kernel, labels, reduction="mean")
+
+
+def mean_in_full(hidden, kernel, labels):
+    return jl.softmax_cross_entropy_with_integer_labels(
+        hidden @ kernel, labels, reduction="mean"
+    )
+
+
+def sum_of_linear_log_probs(hidden, kernel, labels):
+    log_probs, entropy = jl.linear_log_probs(hidden, kernel, labels)
+    return jnp.sum(log_probs + entropy)
+
+
+def sum_of_log_probs(hidden, kernel, labels):
+    every = jax.nn.log_softmax(hidden @ kernel)
+    log_probs = jnp.take_along_axis(every, labels[:, None], axis=-1)
+    return jnp.sum(log_probs) - jnp.sum(jnp.exp(every) * every)
+
+
+def of_clusters(draw):
+    """A drawing of an adaptive softmax of 12 classes: 4 at the head, 3 and 5 behind."""
+
+    def drawn(figure):
+        cutoffs = [4, 7]
+        parameters = jl.init_adaptive_softmax(jax.random.key(1), 2, 12, cutoffs)
+        axes = figure.subplots()
+        draw(axes, parameters, cutoffs)
+
+    return drawn
+
+
+def pull_to_class(axes, parameters, cutoffs):
+    def loss(hidden):
+        labels = jnp.full(hidden.shape[:-1], 5)
+        return jl.adaptive_softmax_cross_entropy(hidden, labels, parameters, cutoffs)
+
+    landscape(axes, loss, 3)
+    axes.set(xlabel="feature 0", ylabel="feature 1")
+
+
+def probability_by_class(axes, parameters, cutoffs):
+    hidden = jnp.array([2.0, 1.0])
+    log_probs = jl.adaptive_softmax_log_probs(hidden, parameters, cutoffs)
+    colors = [BLUE] * 4 + [ORANGE] * 3 + [GREEN] * 5
+    axes.bar(np.arange(12), np.exp(log_probs), color=colors)
+    axes.set(xlabel="class", ylabel="probability")
+
+
+def region_of_class(axes, parameters, cutoffs):
+    ticks = jnp.linspace(-3, 3, 40)
+    hidden = jnp.stack(jnp.meshgrid(ticks, ticks), axis=-1)
+    best = np.asarray(jl.adaptive_softmax_predict(hidden, parameters, cutoffs))
+    for line, name in zip(LINES * 3, np.unique(best), strict=False):
+        axes.contourf(
+            ticks, ticks, best == name, [0.5, 2], colors=[line["color"]], alpha=0.4
+        )
+        y, x = np.argwhere(best == name).mean(axis=0).astype(int)
+        axes.text(ticks[x], ticks[y], f"{name}", ha="center", color=INK)
+    axes.set(xlabel="feature 0", ylabel="feature 1", aspect="equal")
+
+
+def parameter_counts(figure):
+    features, classes = 512, 50_000
+    shapes = jax.eval_shape(
+        lambda key: jl.init_adaptive_softmax(key, features, classes, [2_000, 10_000]),
+        jax.random.key(0),
+    )
+    count = sum(leaf.size for leaf in jax.tree.leaves(shapes))
+    axes = figure.subplots()
+    heights = [features * classes / 1e6, count / 1e6]
+    axes.bar(["one matrix", "adaptive"], heights, color=[GREY, BLUE], width=0.5)
+    axes.set(ylabel="million parameters")
+
+
+def sum_of_differences(a, b):
+    return jnp.sum(jnp.abs(a - b), axis=-1)
+
+
+def costly_misses(predictions, targets):
+    return jl.tversky_loss(predictions, targets, alpha=0.1, beta=0.9)
+
+
+# Single pictures.
+
+
+def smoothing(figure):
+    axes = figure.subplots()
+    labels, place = jnp.eye(4)[1], np.arange(4)
+    for i, alpha in enumerate([0.0, 0.1, 0.4]):
+        heights = jl.smooth_labels(labels, alpha)
+        color = LINES[i]["color"]
+        axes.bar(place + 0.25 * (i - 1), heights, 0.22, color=color, label=f"{alpha=}")
+    axes.set(xticks=place, xlabel="class", ylabel="label")
+    axes.legend()
+
+
+def fenchel_young(figure):
+    """A soft maximum gives a soft loss; the cooler, the nearer to the perceptron's."""
+
+    def of_lead(lead, temperature):
+        def soft_maximum(x):
+            return temperature * jax.nn.logsumexp(x / temperature, axis=-1)
+
+        loss = jl.make_fenchel_young_loss(soft_maximum)
+        return loss(jnp.stack([lead, 0 * lead]), jnp.array([1.0, 0.0]))
+
+    x, values = jnp.linspace(-4, 4, 121), (1.0, 0.5, 0.1)
+    curves(x, of_lead, "lead of the label", "temperature", values)(figure)
+
+
+def transport(figure):
+    grid = jnp.arange(12.0)
+    predicted = jax.nn.softmax(-(((grid - 3.0) / 1.6) ** 2))
+    target = jax.nn.softmax(-(((grid - 7.0) / 2.4) ** 2))
+    left, right = figure.subplots(1, 2)
+    edges = np.arange(13) - 0.5
+    sums = jnp.cumsum(predicted), jnp.cumsum(target)
+    for i, name in enumerate(["predicted", "target"]):
+        line = LINES[i] | {"baseline": None}
+        left.stairs((predicted, target)[i], edges, **line, label=name)
+        right.stairs(sums[i], edges, **line)
+    right.stairs(sums[0], edges, baseline=sums[1], fill=True, color=GREY, alpha=0.35)
+    loss = jl.wasserstein_distance(predicted, target)
+    left.set(title=f"loss {loss:.2f}", xlabel="bin")
+    right.set(title="running sums", xlabel="bin")
+    figure.legend(loc="outside lower center", ncols=2)
+
+
+def ranked(figure):
+    relevance = jnp.array([0.0, 2.0, 0.0, 1.0, 0.0])
+    logits = jnp.array([2.0, 1.6, 1.0, 0.3, -0.4])
+    way = -np.asarray(jax.jit(jax.grad(jl.ranking_softmax_loss))(logits, relevance))
+    place, colors = np.arange(5), [GREY, GREEN, BLUE]
+    axes = figure.subplots()
+    axes.bar(place, logits + 1, bottom=-1, color=[colors[int(r)] for r in relevance])
+    feet = place, np.asarray(logits), 0 * way, way
+    true_to_axes = {"angles": "xy", "scale_units": "xy", "scale": abs(way).max()}
+    axes.quiver(*feet, color=ORANGE, width=0.015, zorder=3, **true_to_axes)
+    axes.set_xticks(place, [int(r) for r in relevance])
+    axes.set(xlabel="relevance", ylabel="score", ylim=(-1, 3.2))
+
+
+def two_scores(figure):
+    axes = figure.subplots()
+    landscape(axes, lambda x: jl.margin_ranking_loss(x[..., 0], x[..., 1], 1), 3)
+    axes.set(xlabel="score of the better", ylabel="score of the worse")
+
+
+ANCHOR, NEGATIVE, TARGET = jnp.array([[-0.9, 0.4], [0.8, -0.5], [1.2, 0.7]])
+FROM_TARGET = (("target", TARGET),)
+TRIPLET = (("anchor", ANCHOR), ("negative", NEGATIVE))
+MOSTLY_FIRST = jnp.array([0.7, 0.3, 0.0])
+COINS = jnp.array([0.2, 0.5, 1.0])
+PROBABILITY = jnp.linspace(0.01, 0.99, 99)
+
+
+def label(loss, **options):
+    return surface(lambda logits: loss(logits, jnp.array(0), **options))
+
+
+def dense(loss, labels=MOSTLY_FIRST, **options):
+    return surface(lambda logits: loss(logits, labels, **options))
+
+
+def coins(loss):
+    """The divergence of a predicted probability of heads from the true one."""
+
+    def of(p, q):
+        return loss(jnp.log(jnp.stack([p, 1 - p])), jnp.stack([q, 1 - q]))
+
+    return curves(PROBABILITY, of, "predicted", "target", COINS, (0, 2.5), (-6, 6))
+
+
+def masses(loss):
+    """The divergence of masses, which need not add up to 1."""
+
+    def of(predicted, target):
+        return loss(jnp.log(predicted)[None], target[None])
+
+    x, values = jnp.linspace(0.05, 4, 121), jnp.array([0.5, 1.0, 2.0])
+    return curves(x, of, "predicted", "target", values, (0, 2.5), (-4, 1.2))
+
+
+REGRESSION = {
+    "absolute_error": Card(
+        errors(jl.absolute_error),
+        "A V with its tip at 0; the derivative jumps from −1 to 1 there.",
+    ),
+    "absolute_percentage_error": Card(
+        curves(
+            jnp.linspace(0, 6, 121),
+            jl.absolute_percentage_error,
+            "prediction",
+            "target",
+            (1.0, 2.0, 4.0),
+            ylim=(0, 300),
+        ),
+        "Three Vs with their tips at targets of 1, 2 and 4: the larger the target, the "
+        "flatter the V.",
+    ),
+    "charbonnier_loss": Card(
+        errors(jl.charbonnier_loss, "epsilon", (0.1, 0.5, 1.0)),
+        "A V with a rounded tip, the rounder the larger epsilon; the derivative rises "
+        "smoothly from −1 to 1.",
+    ),
+    "epsilon_insensitive_loss": Card(
+        errors(jl.epsilon_insensitive_loss, "epsilon", (0.1, 1.0)),
+        "A V with a flat bottom at 0 as wide as twice epsilon; the derivative is −1, "
+        "then 0 over the bottom, then 1.",
+    ),
+    "gaussian_nll_loss": Card(
+        errors(
+            lambda mean, variance: jl.gaussian_nll_loss(mean, 0.0, variance),
+            "variance",
+            (0.25, 1.0, 4.0),
+            ylim=(-1, 6),
+            slopes=(-6, 6),
+        ),
+        "Three parabolas: a small variance makes a deep and steep one, a large "
+        "variance a shallow and flat one.",
+    ),
+    "huber_loss": Card(
+        errors(jl.huber_loss, "delta", (0.5, 1.0, 2.0)),
+        "Parabolas that go on as straight lines beyond an error of delta; the "
+        "derivative grows up to delta and stays there.",
+    ),
+    "l2_loss": Card(
+        errors(jl.l2_loss),
+        "A parabola that reaches 4.5 at an error of 3; its derivative is the error.",
+    ),
+    "log_cosh": Card(
+        errors(jl.log_cosh),
+        "A parabola near 0 that turns into straight lines; the derivative is a smooth "
+        "step from −1 to 1.",
+    ),
+    "poisson_nll_loss": Card(
+        curves(
+            jnp.linspace(-2, 3, 121),
+            jl.poisson_nll_loss,
+            "log of the rate",
+            "count",
+            (0.0, 1.0, 5.0),
+            (-4, 12),
+            (-6, 12),
+        ),
+        "For a count of 0 the loss grows with the rate; for 1 and 5 it has its minimum "
+        "where the rate is the count.",
+    ),
+    "quantile_loss": Card(
+        errors(jl.quantile_loss, "quantile", (0.1, 0.5, 0.9)),
+        "Leaning Vs: with quantile 0.9 too low a prediction costs nine times as much "
+        "as one too high, with 0.1 the other way round.",
+    ),
+    "robust_loss": Card(
+        errors(
+            jl.robust_loss,
+            "alpha",
+            (2.0, 1.0, 0.0, -2.0, -jnp.inf),
+            ylim=(0, 3),
+            slopes=(-2, 2),
+        ),
+        "Five curves alike near 0: alpha 2 is a parabola, 1 becomes straight, 0 grows "
+        "like a logarithm, −2 and minus infinity level off, and their derivatives "
+        "return to 0.",
+    ),
+    "smooth_l1_loss": Card(
+        errors(jl.smooth_l1_loss, "beta", (0.5, 1.0, 2.0)),
+        "Vs with a rounded tip as wide as twice beta; all derivatives end at −1 and 1.",
+    ),
+    "squared_error": Card(
+        errors(jl.squared_error),
+        "A parabola that reaches 9 at an error of 3; its derivative is twice the "
+        "error.",
+    ),
+    "squared_log_error": Card(
+        curves(
+            jnp.linspace(0, 8, 121),
+            jl.squared_log_error,
+            "prediction",
+            "target",
+            (1.0, 3.0, 6.0),
+            ylim=(0, 3),
+        ),
+        "Three curves with minima at targets of 1, 3 and 6: steep below the target, "
+        "flat above it.",
+    ),
+}
+
+BINARY = {
+    "binary_cross_entropy": Card(
+        curves(
+            PROBABILITY,
+            jl.binary_cross_entropy,
+            "probability",
+            "label",
+            (1.0, 0.0),
+            (0, 4),
+            (-9, 9),
+        ),
+        "For label 1 the loss falls from large values at probability 0 to 0 at "
+        "probability 1, for label 0 the mirror image; the derivatives run off at the "
+        "wrong end.",
+    ),
+    "hinge_embedding_loss": Card(
+        curves(
+            jnp.linspace(0, 2, 121),
+            jl.hinge_embedding_loss,
+            "distance",
+            "target",
+            (1.0, -1.0),
+        ),
+        "For target +1 the loss is the distance; for target −1 it falls from the "
+        "margin of 1 to 0 at a distance of 1, and stays 0.",
+    ),
+    "hinge_loss": Card(
+        scores(jl.hinge_loss),
+        "For target +1 a straight line falls to 0 at a score of 1 and stays there; for "
+        "target −1 its mirror image.",
+    ),
+    "perceptron_loss": Card(
+        scores(jl.perceptron_loss),
+        "For target +1 a straight line falls to 0 at a score of 0 and stays there; for "
+        "target −1 its mirror image.",
+    ),
+    "sigmoid_binary_cross_entropy": Card(
+        curves(
+            jnp.linspace(-5, 5, 121),
+            jl.sigmoid_binary_cross_entropy,
+            "logit",
+            "label",
+            (1.0, 0.0, 0.8),
+        ),
+        "For label 1 the loss falls smoothly from a straight line to 0; for label 0 "
+        "its mirror image; for 0.8 it has a minimum where the probability is 0.8.",
+    ),
+    "sigmoid_focal_loss": Card(
+        curves(
+            jnp.linspace(-4, 4, 121),
+            lambda logit, gamma: jl.sigmoid_focal_loss(logit, 1.0, gamma=gamma),
+            "logit",
+            "gamma",
+            (0.0, 2.0, 5.0),
+            ylim=(0, 4),
+        ),
+        "Label 1: with gamma 0 the cross entropy; the larger gamma, the sooner loss "
+        "and derivative vanish as the logit grows.",
+    ),
+    "soft_margin_loss": Card(
+        scores(jl.soft_margin_loss),
+        "For target +1 the loss falls smoothly from a straight line to 0; for target "
+        "−1 its mirror image; the derivatives lie between −1 and 1.",
+    ),
+    "sparsemax_loss": Card(
+        curves(
+            jnp.linspace(-3, 3, 121), jl.sparsemax_loss, "logit", "label", (1.0, 0.0)
+        ),
+        "For label 1 a straight line, a piece of a parabola between −1 and 1, then 0; "
+        "the derivative is a ramp from −1 to 0.",
+    ),
+    "squared_hinge_loss": Card(
+        scores(jl.squared_hinge_loss, ylim=(0, 12)),
+        "For target +1 half a parabola falls to 0 at a score of 1 and stays there; for "
+        "target −1 its mirror image.",
+    ),
+}
+
+MULTICLASS = {
+    "categorical_hinge_loss": Card(
+        dense(jl.categorical_hinge_loss, jnp.array([1.0, 0.0, 0.0])),
+        "Straight level lines with a corner: the loss falls towards a larger score of "
+        "class 0, the label, and is 0 once that leads by 1.",
+    ),
+    "generalized_cross_entropy": Card(
+        label(jl.generalized_cross_entropy),
+        "The loss falls towards a larger logit of class 0, the label, and is level "
+        "where the label is far behind: there the slope returns to 0.",
+    ),
+    "make_fenchel_young_loss": Card(
+        fenchel_young,
+        "Made of logsumexp at three temperatures: at 1 the cross entropy of the "
+        "label's lead, smooth; the cooler, the nearer to the perceptron's kinked line.",
+    ),
+    "multi_margin_loss": Card(
+        label(jl.multi_margin_loss),
+        "Level lines of straight pieces: each wrong class within 1 of class 0, the "
+        "label, adds to the loss; it is 0 where the label leads both by 1.",
+    ),
+    "multiclass_hinge_loss": Card(
+        label(jl.multiclass_hinge_loss),
+        "Straight level lines with a corner: the loss falls towards a larger score of "
+        "class 0, the label, and is 0 once that leads by 1.",
+    ),
+    "multiclass_perceptron_loss": Card(
+        label(jl.multiclass_perceptron_loss),
+        "Straight level lines with a corner: the loss falls towards a larger score of "
+        "class 0, the label, and is 0 as soon as that leads.",
+    ),
+    "multiclass_sparsemax_loss": Card(
+        label(jl.multiclass_sparsemax_loss),
+        "Like the cross entropy, with level lines of straight and round pieces; the "
+        "loss reaches 0 where class 0, the label, leads by 1.",
+    ),
+    "multilabel_margin_loss": Card(
+        surface(
+            lambda x: jl.multilabel_margin_loss(
+                x, jnp.broadcast_to(jnp.array([0, 1, -1]), x.shape)
+            )
+        ),
+        "Labels 0 and 1: the loss falls towards the corner where both their scores are "
+        "large, and is 0 where both lead class 2 by 1.",
+    ),
+    "multilabel_soft_margin_loss": Card(
+        dense(jl.multilabel_soft_margin_loss, jnp.array([1.0, 1.0, 0.0])),
+        "Labels 0 and 1: the loss falls smoothly towards the corner where both their "
+        "logits are large.",
+    ),
+    "nll_loss": Card(
+        curves(
+            jnp.linspace(-5, 0, 60),
+            lambda x, weight: jl.nll_loss(x[None], 0, class_weights=weight[None]),
+            "log-probability",
+            "class weight",
+            jnp.array([1.0, 2.0]),
+            slopes=(-2.5, 0.5),
+        ),
+        "Straight lines that fall to 0 at a log-probability of 0, with a slope of "
+        "minus the weight of the class.",
+    ),
+    "poly_loss_cross_entropy": Card(
+        dense(jl.poly_loss_cross_entropy, jnp.array([1.0, 0.0, 0.0])),
+        "Like the cross entropy, but steeper where the prediction is undecided; the "
+        "loss falls towards a larger logit of class 0, the label.",
+    ),
+    "safe_softmax_cross_entropy": Card(
+        dense(jl.safe_softmax_cross_entropy),
+        "Labels 0.7 for class 0, 0.3 for class 1: a valley where the first logit leads "
+        "the second a little and both lead the third.",
+    ),
+    "smooth_labels": Card(
+        smoothing,
+        "Bars of a label for class 1 of 4: alone with alpha 0; with alpha 0.1 and 0.4 "
+        "the other classes get equal shares of it.",
+    ),
+    "softmax_cross_entropy": Card(
+        dense(jl.softmax_cross_entropy),
+        "Labels 0.7 for class 0, 0.3 for class 1: a valley where the first logit leads "
+        "the second a little and both lead the third.",
+    ),
+    "softmax_cross_entropy_with_integer_labels": Card(
+        label(jl.softmax_cross_entropy_with_integer_labels),
+        "The loss falls towards a larger logit of class 0, the label; the slope is −1 "
+        "where the label is far behind and 0 where it leads.",
+    ),
+    "softmax_focal_loss": Card(
+        label(jl.softmax_focal_loss),
+        "Like the cross entropy where class 0, the label, is behind, and sooner flat "
+        "where it leads.",
+    ),
+}
+
+DIVERGENCE = {
+    "convex_kl_divergence": Card(
+        masses(jl.convex_kl_divergence),
+        "Three curves that touch 0 where the predicted mass is the target, 0.5, 1 and "
+        "2, and rise on both sides.",
+    ),
+    "generalized_kl_divergence": Card(
+        masses(jl.generalized_kl_divergence),
+        "Three curves that touch 0 where the predicted mass is the target, 0.5, 1 and "
+        "2, and rise on both sides.",
+    ),
+    "jensen_shannon_divergence": Card(
+        curves(
+            jnp.linspace(-6, 6, 121),
+            lambda x, beta: jl.jensen_shannon_divergence(
+                jnp.stack([x, 0 * x]), jnp.zeros(2), beta=beta
+            ),
+            "logit",
+            "beta",
+            (0.1, 0.5, 0.9),
+        ),
+        "From a coin with the logit to a fair one: 0 at a logit of 0, and a bounded "
+        "rise on both sides, highest for beta 0.5.",
+    ),
+    "kl_divergence": Card(
+        coins(jl.kl_divergence),
+        "Three curves that touch 0 where the predicted probability is the target, 0.2, "
+        "0.5 and 1, and grow without bound towards a wrong certainty.",
+    ),
+    "kl_divergence_with_log_targets": Card(
+        coins(lambda p, q: jl.kl_divergence_with_log_targets(p, jnp.log(q))),
+        "Three curves that touch 0 where the predicted probability is the target, 0.2, "
+        "0.5 and 1, and grow without bound towards a wrong certainty.",
+    ),
+    "wasserstein_distance": Card(
+        transport,
+        "A narrow predicted histogram left of a wide target one; beside it their "
+        "running sums, with the area between them, the loss, shaded.",
+    ),
+}
+
+EMBEDDING = {
+    "circle_loss": Card(
+        pulls(lambda x, labels: jl.circle_loss(x, labels, gamma=8.0)),
+        "Eight points of three classes on a circle: arrows pull points of one class "
+        "together and push neighbours of another class away.",
+    ),
+    "cosine_distance": Card(
+        planes(
+            marks=FROM_TARGET,
+            distance=lambda x: jl.cosine_distance(x, TARGET),
+        ),
+        "Level lines are rays from the origin; arrows turn each point towards the "
+        "target's direction, the more the nearer it is to the origin.",
+    ),
+    "cosine_embedding_loss": Card(
+        planes(
+            marks=FROM_TARGET,
+            alike=lambda x: jl.cosine_embedding_loss(x, TARGET, 1),
+            different=lambda x: jl.cosine_embedding_loss(x, TARGET, -1),
+        ),
+        "Alike: arrows turn each point towards the target's direction. Different: "
+        "those within a right angle of it are turned away, the others stay.",
+    ),
+    "cosine_similarity": Card(
+        planes(
+            marks=FROM_TARGET,
+            similarity=lambda x: jl.cosine_similarity(x, TARGET),
+        ),
+        "Level lines are rays from the origin; arrows show the way down, away from the "
+        "target's direction.",
+    ),
+    "margin_ranking_loss": Card(
+        two_scores,
+        "Parallel level lines: the loss is 0 where the better's score leads, "
+        "and else pushes the two apart.",
+    ),
+    "ntxent": Card(
+        pulls(lambda x, labels: jl.ntxent(x, labels, temperature=0.5)),
+        "Eight points of three classes on a circle: arrows pull points of one class "
+        "together and push neighbours of another class away.",
+    ),
+    "triplet_margin_loss": Card(
+        planes(
+            marks=TRIPLET,
+            euclidean=lambda x: jl.triplet_margin_loss(
+                jnp.broadcast_to(ANCHOR, x.shape), x, NEGATIVE
+            ),
+        ),
+        "For each place of the positive, arrows towards the anchor; level lines are "
+        "circles, and within the innermost, near enough to the anchor, the loss is 0.",
+    ),
+    "triplet_margin_with_distance_loss": Card(
+        planes(
+            marks=TRIPLET,
+            sum_of_differences=lambda x: jl.triplet_margin_with_distance_loss(
+                jnp.broadcast_to(ANCHOR, x.shape),
+                x,
+                NEGATIVE,
+                distance_fn=sum_of_differences,
+            ),
+        ),
+        "The triplet loss under the sum of absolute differences: level lines are "
+        "squares on a corner around the anchor, and arrows are diagonal.",
+    ),
+}
+
+RANKING = {
+    "ranking_softmax_loss": Card(
+        ranked,
+        "Five items by score: arrows push up the two relevant ones, the one of "
+        "relevance 2 most, and push down the others, the highest most.",
+    ),
+}
+
+SEQUENCE = {
+    "ctc_loss": Card(
+        spelling(4, ["blank", "c", "a", "t"], posterior),
+        "The alignment of 24 frames to the word cat: c, a and t light up one after the "
+        "other, with blanks between.",
+    ),
+    "ctc_loss_with_forward_probs": Card(
+        spelling(7, ["–", "c", "–", "a", "–", "t", "–"], forward_probability),
+        "The probability of having come so far, frame by frame: a path goes down from "
+        "the first blank by c, a and t to the last blank.",
+    ),
+}
+
+OVERLAP = (
+    "A predicted disc right of the true one: the loss pulls logits up inside the true "
+    "outline and down outside it, most where the prediction is undecided."
+)
+MISSES = (
+    "A predicted disc right of the true one; with a beta of 0.9 the loss pulls up the "
+    "logits inside the true outline much more than it pulls down those outside."
+)
+SEGMENTATION = {
+    "binary_dice_loss": Card(
+        mask(lambda x, true: jl.binary_dice_loss(x[None], true[None]).sum()),
+        OVERLAP,
+    ),
+    "dice_loss": Card(softmax_of_both(jl.dice_loss), OVERLAP),
+    "focal_tversky_loss": Card(softmax_of_both(jl.focal_tversky_loss), OVERLAP),
+    "jaccard_loss": Card(softmax_of_both(jl.jaccard_loss), OVERLAP),
+    "multiclass_generalized_dice_loss": Card(
+        softmax_of_both(jl.multiclass_generalized_dice_loss), OVERLAP
+    ),
+    "tversky_loss": Card(softmax_of_both(costly_misses), MISSES),
+}
+
+FLAT = (
+    "Memory over the number of classes, 8192 to 131,072: with logits in full it grows "
+    "to gibibytes, here it stays far below."
+)
+VOCABULARY = {
+    "adaptive_softmax_cross_entropy": Card(
+        of_clusters(pull_to_class),
+        "Two features, and a label in the second cluster: shades show the loss over "
+        "them, arrows the way to a larger probability of the label.",
+    ),
+    "adaptive_softmax_log_probs": Card(
+        of_clusters(probability_by_class),
+        "Bars of the probabilities of twelve classes, in three colours: four at the "
+        "head, and two clusters of three and five behind it.",
+    ),
+    "adaptive_softmax_predict": Card(
+        of_clusters(region_of_class),
+        "The plane of two features, divided into the regions where each class is the "
+        "most probable one.",
+    ),
+    "init_adaptive_softmax": Card(
+        parameter_counts,
+        "Two bars, the parameters for 50,000 classes: one matrix for all of them takes "
+        "several times as many as the adaptive softmax.",
+    ),
+    "linear_cross_entropy": Card(memory(mean_of_linear, mean_in_full), FLAT),
+    "linear_log_probs": Card(memory(sum_of_linear_log_probs, sum_of_log_probs), FLAT),
+}
+
+CARDS = {
+    **REGRESSION,
+    **BINARY,
+    **MULTICLASS,
+    **DIVERGENCE,
+    **EMBEDDING,
+    **RANKING,
+    **SEQUENCE,
+    **SEGMENTATION,
+    **VOCABULARY,
+}
+
+if __name__ == "__main__":
+    folder = Path(sys.argv[1])
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in sys.argv[2:] or CARDS:
+        for suffix, svg in zip(("", "-dark"), picture(name), strict=True):
+            (folder / f"{name}{suffix}.svg").write_text(svg)
+        print(folder / f"{name}.svg")
