@@ -550,11 +550,12 @@ def _focal(surprise, gamma):
 @pointwise
 def _modulated(h, gamma):
     miss = -expm1(-h)
-    factor = miss**gamma
+    sure = miss == 0  # where the slope of miss^gamma need not be finite
+    power = jnp.where(sure, 1, miss) ** gamma
+    factor = jnp.where(sure, jnp.where(gamma == 0, 1, 0), power)
     value = h * factor
-    inner = (h > 0) & (h < 80)
-    held = jnp.where(inner, h, 1)
-    ratio = jnp.where(inner, held / expm1(held), jnp.where(h >= 80, 0, 1))
+    far = h >= 80
+    ratio = jnp.where(far, 0, 1 / expm1_ratio(jnp.where(far, 0, h)))
     high = miss > 0.5
     log_miss = jnp.where(
         high,

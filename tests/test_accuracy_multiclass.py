@@ -1,7 +1,13 @@
-"""Accuracy of the cross entropies over a class axis, each derivative in its own ulp."""
+"""Accuracy of the multiclass losses over the whole range of float32.
 
+The reference is the definition in real arithmetic at the exact float32 inputs, and so
+are its derivatives, which have closed forms; differences of 1000 classes would take
+minutes.
+"""
+
+import functools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -9,222 +15,534 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from mpmath import mp, mpf
-from ulp import FLUSHED, HUGE, spread, ulp
+from ulp import FLUSHED, HUGE, POWER, near, spread, ulp
 
 import jaxloss as jl
+from jaxloss import multiclass
 
-BOUND = 8.0
-RNG = np.random.default_rng(5)
 INF = math.inf
+# Enough for what a class of probability 1 - 1e-38 lacks to 1.
+DIGITS = 100
+
+# What the label, or the largest class, is ahead of the rest: where the rest's share
+# falls below one rounding of 1, below float32, and where an exponential overflows.
+AHEAD = near(15.9, 16.6, 17.3, 87.3, 88.7, 103.9)
 
 
-def logits_rows() -> list[list[float]]:
-    """Ordinary, peaked, tied, huge and impossible logits of one to seven classes."""
+def logits_rows(rng: np.random.Generator) -> list[tuple[float, ...]]:
+    """Ordinary, peaked, tied, huge and impossible logits; one, two, four and many.
+
+    Every number of classes is a program of its own to compile.
+    """
     rows = [
         [0.7],
         [-HUGE],
+        [0, -1e-8],
         [20, 0, -0.5, 0.25],
         [46.05, 0.1234567, -0.77, 0.25],
         [0, 0, 0, 0],
-        [1e-30, 0, -1e-30],
+        [1e-30, 0, -1e-30, 2e-30],
         [HUGE] * 4,
-        [-HUGE] * 3,
+        [-HUGE] * 4,
         [HUGE, -HUGE, 0, 1],
         [HUGE, HUGE, 1, -1],
         [-200, -300, -100, -150],
-        [1e4 + 0.5, 1e4, 1e4 - 3],
-        [3e6, 3e6 + 0.25, 3e6 + 1.5],
+        [1e4 + 0.5, 1e4, 1e4 - 3, 1e4 - 100],
+        [3e6, 3e6 + 0.25, 3e6 + 1.5, 3e6 - 9],
         [-INF, 0, 1, 2],
         [-INF, 3, -INF, 3.5],
         [5, -INF, -INF, -INF],
-        [87.5, 0.1],
-        [104.5, 0.3, 1e-9],
+        [104.5, 0.3, 1e-9, -7],
         [300, 300, 300, 300],
-        [16.75, 0],
-        [0, -1e-8],
     ]
-    for classes in (2, 4, 7):
+    for ahead in AHEAD:
+        rows += [[ahead, 0], [-1.5, ahead - 1.5, -1.5, -9]]
+    for classes in (2, 4, 4):
         for size in (0.01, 1, 5, 30, 200):
-            for _ in range(5):
-                rows.append(list(RNG.normal(size=classes) * size))
+            rows += list(rng.normal(size=(5, classes)) * size)
         for _ in range(12):
             # One class with nearly all of the mass, anywhere.
-            row = RNG.normal(size=classes) * 2 + RNG.choice((0, 50, -300, 1e4))
-            row[RNG.integers(classes)] += RNG.uniform(5, 95)
-            rows.append(list(row))
+            row = rng.normal(size=classes) * 2 + rng.choice((0, 50, -300, 1e4))
+            row[rng.integers(classes)] += rng.uniform(5, 95)
+            rows.append(row)
         for _ in range(6):
-            rows.append(spread(RNG, classes))
-            row = RNG.normal(size=classes) * 20
-            row[RNG.permutation(classes)[:2]] = row.max()  # a tie at the top
-            rows.append(list(row))
-    return rows
-
-
-ROWS = logits_rows()
-MANY = [
-    list(RNG.normal(size=1000) * 3),
-    list(RNG.normal(size=1000) * 40),
-    list(np.where(np.arange(1000) == 77, 60, RNG.normal(size=1000))),
-]
+            rows.append(spread(rng, classes))
+            row = rng.normal(size=classes) * 20
+            row[rng.permutation(classes)[:2]] = row.max()  # a tie at the top
+            rows.append(row)
+    many = [rng.normal(size=1000) * 3, rng.normal(size=1000) * 40]
+    many.append(np.where(np.arange(1000) == 77, 60, many[0] / 3))
+    return [tuple(np.float32(row).tolist()) for row in (*rows, *many)]
 
 
 class Example(NamedTuple):
     logits: tuple[float, ...]
-    label: Any
+    labels: Any
+    parameters: tuple[Any, ...] = ()
 
 
-def examples(label_of: Callable[[list[float]], Any]) -> dict[int, list[Example]]:
-    """The examples by their number of classes, exact in float32."""
-    found: dict[int, list[Example]] = {}
-    for row in [*ROWS, *MANY]:
-        logits = tuple(np.float32(row).tolist())
-        for label in label_of(row):
-            found.setdefault(len(row), []).append(Example(logits, label))
-    return found
-
-
-def every_label(row):
-    """All classes of a short row; the top, the bottom and some others of a long one."""
-    if len(row) <= 7:
+def every_label(rng, row):
+    """All classes of a short row; the top and another of a long one."""
+    if len(row) < 1000:
         return range(len(row))
-    return [int(np.argmax(row)), int(np.argmin(row)), 3, 500]
+    return int(np.argmax(row)), 3
 
 
-def distributions(row):
+def distributions(rng, row):
     """Hard, soft and unnormalised labels; nothing on a class that is impossible."""
-    classes = len(row)
     possible = np.isfinite(row)
-    soft = RNG.dirichlet(np.full(classes, 0.5)) * possible
-    sparse = soft * (RNG.random(classes) < 0.5)
-    hot = np.eye(classes)[np.argmax(row)]
-    other = np.eye(classes)[np.argmin(np.where(possible, row, INF))]
+    soft = rng.dirichlet(np.full(len(row), 0.5)) * possible
+    sparse = soft * (rng.random(len(row)) < 0.5)
+    hot = np.eye(len(row))[np.argmax(row)]
+    other = np.eye(len(row))[np.argmin(np.where(possible, row, INF))]
     labels = (hot, other, soft, sparse, 3 * soft, 0.7 * hot + 0.3 * other)
+    if len(row) == 1000:
+        labels = hot, sparse
     return [tuple(np.float32(label).tolist()) for label in labels]
 
 
-class Truth:
+def examples(
+    labels_of: Callable[..., Iterable[Any]],
+    parameters_of: Callable[..., tuple] | None = None,
+) -> list[Example]:
+    """Examples that float32 holds exactly, each with parameters of its own.
+
+    With parameters, none whose surprisal overflows times a class weight: a small label
+    does not bring it back.
+    """
+    rng = np.random.default_rng(5)
+    found = []
+    for row in logits_rows(rng):
+        if parameters_of and max(row) - min(filter(math.isfinite, row)) > HUGE / 10:
+            continue
+        for labels in labels_of(rng, row):
+            drawn = parameters_of(rng, len(row)) if parameters_of else ()
+            parameters = tuple(np.float32(p).tolist() for p in drawn)
+            found.append(Example(row, labels, parameters))
+    return found
+
+
+def class_weights(rng, classes):
+    return rng.choice((0, 0.3, 1, 2.7, 1e-10), classes)
+
+
+def smoothing(rng):
+    return rng.choice((0, 1e-6, 0.1, 0.9, 1))
+
+
+class Softmax:
     """Softmax of a row in real arithmetic."""
 
-    def __init__(self, logits):
+    def __init__(self, logits: Sequence[float]):
         self.x = [mpf(x) for x in logits]
-        top = max(self.x)
+        self.classes = range(len(self.x))
+        self.top = max(self.x)
         # Below e^-300 nothing adds to a float, nor to 1 within the digits at hand.
-        e = [mp.exp(x - top) if x - top > -300 else mpf(0) for x in self.x]
+        e = [mp.exp(x - self.top) if x - self.top > -300 else mpf(0) for x in self.x]
         total = mp.fsum(e)
         self.p = [v / total for v in e]
-        self.miss = [mp.fsum(e[:j] + e[j + 1 :]) / total for j in range(len(e))]
-        self.log_sum_exp = top + mp.log(total)
+        self.miss = [(total - v) / total for v in e]
+        self.excess = mp.log(total)
+        self.log_sum_exp = self.top + self.excess
+        self.surprisal = [self.excess + (self.top - x) for x in self.x]
 
-    def surprisal(self, j):
-        # From the rest if the class has nearly all, where the logarithm needs them.
-        if self.p[j] > 0.5:
-            return mp.log(1 + self.miss[j] / self.p[j])
-        return self.log_sum_exp - self.x[j]
-
-    def slope(self, j, y):
-        """d surprisal(y) / d x_j."""
+    def slope(self, j: int, y: int) -> Any:
+        """d surprisal[y] / d x[j]."""
         return -self.miss[j] if j == y else self.p[j]
 
 
-class Worst:
-    """The largest error of each quantity, and where it is."""
+class Entry(NamedTuple):
+    """A true value, and how its error is counted.
 
-    def __init__(self):
-        self.found = {}
+    Attributes:
+        true: The value.
+        size: Where the units are taken: the largest of the terms.
+        gain: By how much an exponential that is flushed to zero is multiplied.
+    """
 
-    def note(self, quantity, example, got, true, *terms, flushed=FLUSHED):
-        error = ulp(got, true, true, max(map(abs, (true, *terms))), flushed)
-        if quantity not in self.found or not error <= self.found[quantity][0]:
-            self.found[quantity] = error, example, float(got), float(true)
-
-    def over(self, bound=BOUND):
-        lines = []
-        for quantity, (error, example, got, true) in self.found.items():
-            if not error <= bound:
-                lines.append(
-                    f"{quantity}: {error:.2f} ulp at {str(example)[:300]}, "
-                    f"got {got!r}, true value {true!r}"
-                )
-        return "\n".join(lines)
+    true: Any
+    size: Any
+    gain: Any
 
 
-def evaluate(loss, group, *, dense=False):
-    """Values, and derivatives by the logits and by the labels if these are dense."""
-    logits = jnp.asarray([example.logits for example in group], jnp.float32)
-    labels = jnp.asarray([e.label for e in group], jnp.float32 if dense else jnp.int32)
+def total(*terms, beside=0, gain=1):
+    """A sum, in the units of its largest term or of what goes in beside the terms."""
+    return Entry(mp.fsum(terms), max(map(abs, (*terms, beside))), max(1, gain))
+
+
+def cross_entropy(s, q, *, z=0):
+    """Value and slopes of Σ q_j surprisal_j + z · log-sum-exp²."""
+    mass = mp.fsum(q)
+    log_sum = s.log_sum_exp
+    # A log-sum-exp of opposite parts is off by the rounding of the larger.
+    parts = max(abs(s.top), s.excess)
+    value = mp.fsum(v * s.surprisal[j] for j, v in enumerate(q) if v)
+    slopes = []
+    for p, miss, v in zip(s.p, s.miss, q, strict=True):
+        # Nothing cancels at the one class that has all labels.
+        slope = (-mass * miss,) if v == mass else (mass * p, -v)
+        pull = 2 * z * p
+        slopes.append(
+            total(
+                *slope, pull * log_sum, beside=pull * parts, gain=mass + 2 * z * parts
+            )
+        )
+    return {
+        "value": [total(value, z * log_sum**2, beside=z * log_sum * parts)],
+        "logits": slopes,
+    }
+
+
+def integer(s, y):
+    return cross_entropy(s, hot(s, y))
+
+
+def hot(s, y):
+    return [mpf(int(j == y)) for j in s.classes]
+
+
+def dense(s, q):
+    return {**cross_entropy(s, q), "labels": [total(h) for h in s.surprisal]}
+
+
+def all_of_integer(s, y, *parameters):
+    return by_parameters(s, hot(s, y), *parameters)
+
+
+def all_of_dense(s, q, weights, share, z):
+    found = by_parameters(s, q, weights, share, z)
+    by_labels = [
+        total(product((1 - share) * w, h), gain=w)
+        for w, h in zip(weights, s.surprisal, strict=True)
+    ]
+    # In the order of the arguments.
+    return {
+        "value": found.pop("value"),
+        "logits": found.pop("logits"),
+        "labels": by_labels,
+        **found,
+    }
+
+
+def by_parameters(s, q, weights, share, z):
+    parts = max(abs(s.top), s.excess)
+    return {
+        **cross_entropy(s, mixed(q, weights, share), z=z),
+        **by_class(s.surprisal, q, weights, share),
+        "z_loss": [total(s.log_sum_exp**2, beside=s.log_sum_exp * parts)],
+    }
+
+
+def mixed(q, weights, share):
+    """Labels smoothed, and times their classes' weights."""
+    return [
+        w * ((1 - share) * v + share / len(q)) for w, v in zip(weights, q, strict=True)
+    ]
+
+
+def by_class(losses, q, weights, share):
+    """Slopes of Σ w_j ((1 - share) q_j + share/C) loss_j by w and by share."""
+    rows = list(
+        zip(mixed(q, [mpf(1)] * len(q), share), q, weights, losses, strict=True)
+    )
+    every = mp.fsum(product(w, h) for _, _, w, h in rows)
+    own = mp.fsum(product(w * v, h) for _, v, w, h in rows)
+    return {
+        "class_weights": [total(product(v, h)) for v, _, _, h in rows],
+        "label_smoothing": [total(every / len(q), -own)],
+    }
+
+
+def product(c, x):
+    return c * x if c else mpf(0)
+
+
+def focal(s, q, gamma, mixture=True):
+    """Value and slopes of Σ q_j surprisal_j miss_j^gamma.
+
+    Of a mixture of classes a slope is p_j Σ pull - pull_j by nature.
+    """
+    losses = modulated(s, gamma)
+    pulls, bends = [], []
+    for v, h, miss, p, f in zip(q, s.surprisal, s.miss, s.p, losses, strict=True):
+        # d f / d h = miss^gamma + h gamma miss^(gamma - 1) p, for miss = 1 - e^-h.
+        steep = h * gamma * p * miss ** (gamma - 1) if p and miss else 0
+        pulls.append(v * (miss**gamma + steep))
+        bends.append(product(v, f * mp.log(miss) if miss else mpf(0)))
+    pulled = mp.fsum(pulls)
+    return {
+        "value": [
+            total(mp.fsum(product(v, f) for v, f in zip(q, losses, strict=True)))
+        ],
+        "logits": [
+            total(
+                -pull * miss,
+                (pulled - pull) * p,
+                beside=pull * p * mixture,
+                gain=pulled,
+            )
+            for pull, miss, p in zip(pulls, s.miss, s.p, strict=True)
+        ],
+        # The logarithm or the surprisal that is beside a flushed exponential.
+        "gamma": [total(mp.fsum(bends), gain=104)],
+    }
+
+
+def modulated(s, gamma):
+    return [h * miss**gamma for h, miss in zip(s.surprisal, s.miss, strict=True)]
+
+
+def all_of_focal(s, y, gamma, weights, share):
+    q = hot(s, y)
+    return {
+        **focal(s, mixed(q, weights, share), gamma),
+        **by_class(modulated(s, gamma), q, weights, share),
+    }
+
+
+def likelihood(s, y, weights):
+    return {
+        "value": [total(-product(weights[y], s.x[y]))],
+        "logits": [total(-weights[j] if j == y else mpf(0)) for j in s.classes],
+        "class_weights": [total(-s.x[j] if j == y else mpf(0)) for j in s.classes],
+    }
+
+
+class Accuracy(NamedTuple):
+    """A loss, its truth, and the examples at which the two are compared.
+
+    Attributes:
+        loss: The loss of logits, labels and parameters, with a batch axis each.
+        truth: Entries by quantity: the value, and the slopes by their inputs' names.
+        examples: The examples, with numbers that float32 holds.
+        relative: Whether errors are relative to the true value, not in its ulp.
+        bound: The largest error that is right, in those units.
+    """
+
+    loss: Callable[..., jax.Array]
+    truth: Callable[..., dict[str, list[Entry]]]
+    examples: list[Example]
+    relative: bool = False
+    bound: float = 8
+
+
+def each(loss, *names):
+    """A loss whose parameters differ from example to example."""
+
+    def single(logits, labels, *parameters):
+        return loss(logits, labels, **dict(zip(names, parameters, strict=True)))
+
+    return jax.vmap(single)
+
+
+def all_parameters(rng, classes):
+    weights, share = class_weights(rng, classes), smoothing(rng)
+    return weights, share, rng.choice((0, 1e-4, 0.5))
+
+
+EVERY = "class_weights", "label_smoothing", "z_loss"
+
+CASES = {
+    "softmax_cross_entropy_with_integer_labels": lambda: Accuracy(
+        jl.softmax_cross_entropy_with_integer_labels, integer, examples(every_label)
+    ),
+    "softmax_cross_entropy_with_integer_labels, all parameters": lambda: Accuracy(
+        each(jl.softmax_cross_entropy_with_integer_labels, *EVERY),
+        all_of_integer,
+        examples(every_label, all_parameters),
+    ),
+    "softmax_cross_entropy": lambda: Accuracy(
+        jl.softmax_cross_entropy, dense, examples(distributions)
+    ),
+    "softmax_cross_entropy, all parameters": lambda: Accuracy(
+        each(jl.softmax_cross_entropy, *EVERY),
+        all_of_dense,
+        examples(distributions, all_parameters),
+    ),
+    "nll_loss": lambda: Accuracy(
+        each(jl.nll_loss, "class_weights"),
+        likelihood,
+        examples(every_label, lambda rng, classes: (class_weights(rng, classes),)),
+    ),
+    "softmax_focal_loss": lambda: Accuracy(
+        each(jl.softmax_focal_loss, "gamma"),
+        lambda s, y, gamma: {**focal(s, hot(s, y), gamma), "gamma": []},
+        examples(every_label, lambda rng, _: [rng.choice((0, 1, 2, 3))]),
+    ),
+    "softmax_focal_loss of real gamma": lambda: Accuracy(
+        each(jl.softmax_focal_loss, "gamma"),
+        lambda s, y, gamma: focal(s, hot(s, y), gamma, mixture=False),
+        examples(every_label, lambda rng, _: [rng.choice((0, 0.25, 0.5, 1.7, 2, 5.5))]),
+        relative=True,
+        bound=POWER,
+    ),
+    "softmax_focal_loss, all parameters": lambda: Accuracy(
+        each(jl.softmax_focal_loss, "gamma", "class_weights", "label_smoothing"),
+        all_of_focal,
+        examples(
+            every_label,
+            lambda rng, classes: (
+                rng.choice((0, 0.5, 2)),
+                class_weights(rng, classes),
+                smoothing(rng),
+            ),
+        ),
+        relative=True,
+        bound=POWER,
+    ),
+}
+EACH = pytest.mark.parametrize("name", CASES)
+
+
+def test_every_multiclass_loss_is_measured():
+    # `smooth_labels` is one line of arithmetic, which the catalogue covers.
+    # Open: the other two.
+    rest = {"smooth_labels", "poly_loss_cross_entropy", "generalized_cross_entropy"}
+    measured = {name.replace(",", "").split()[0] for name in CASES}
+    losses = {name for name in jl.__all__ if hasattr(multiclass, name)}
+    assert measured | {"safe_softmax_cross_entropy"} == losses - rest
+
+
+def batches(found: list[Example]):
+    """The examples by their number of classes, and their inputs as NumPy arrays."""
+    groups: dict[int, list[Example]] = {}
+    for example in found:
+        groups.setdefault(len(example.logits), []).append(example)
+    for group in groups.values():
+        logits, labels, parameters = zip(*group, strict=True)
+        columns = (logits, labels, *zip(*parameters, strict=True))
+        yield group, [np.asarray(column) for column in columns]
+
+
+def arrays_of(columns, dtype=jnp.float32):
+    kinds = [jnp.int32 if x.dtype.kind == "i" else dtype for x in columns]
+    return [jnp.asarray(x, kind) for x, kind in zip(columns, kinds, strict=True)]
+
+
+def of_real(loss, arrays):
+    """The loss as a function of its real arguments, and these."""
+    real = [i for i, x in enumerate(arrays) if x.dtype != jnp.int32]
+
+    def moved(*inputs):
+        given = dict(zip(real, inputs, strict=True))
+        return loss(*(given.get(i, x) for i, x in enumerate(arrays)))
+
+    return moved, [arrays[i] for i in real]
+
+
+def value_and_slopes(loss, arrays):
+    """The values, and the slopes by each real input: one row an example."""
 
     @jax.jit
-    def run(logits, labels):
-        inputs = (logits, labels) if dense else (logits,)
-        rest = () if dense else (labels,)
-        value, pull_back = jax.vjp(lambda *inputs: loss(*inputs, *rest), *inputs)
+    def run(*arrays):
+        moved, inputs = of_real(loss, arrays)
+        value, pull_back = jax.vjp(moved, *inputs)
         return value, *pull_back(jnp.ones_like(value))
 
-    return [np.asarray(result) for result in run(logits, labels)]
+    return [x.reshape(len(x), -1) for x in run(*arrays)]
 
 
-def digits():
-    return mp.workdps(120)
+def exact(x):
+    if isinstance(x, tuple | list):
+        return [exact(v) for v in x]
+    return x if isinstance(x, int) else mpf(x)
 
 
-def test_integer_cross_entropy():
-    worst = Worst()
-    for group in examples(every_label).values():
-        loss = jl.softmax_cross_entropy_with_integer_labels
-        value, slopes = evaluate(loss, group)
-        with digits():
-            for i, example in enumerate(group):
-                truth, y = Truth(example.logits), example.label
-                worst.note("value", example, value[i], truth.surprisal(y))
-                if truth.p[y] == 0 and math.isinf(example.logits[y]):
-                    assert np.all(np.isfinite(slopes[i])), example
-                    continue
-                for j, slope in enumerate(slopes[i]):
-                    where = "d/d label" if j == y else "d/d other"
-                    worst.note(where, example, slope, truth.slope(j, y))
-    assert not worst.over(), worst.over()
+@functools.cache
+def softmax(logits):
+    return Softmax(logits)
 
 
-def test_dense_cross_entropy():
-    worst = Worst()
-    for group in examples(distributions).values():
-        value, x_slopes, q_slopes = evaluate(jl.softmax_cross_entropy, group, dense=True)
-        with digits():
-            for i, example in enumerate(group):
-                truth, q = Truth(example.logits), [mpf(v) for v in example.label]
-                mass = mp.fsum(q)
-                true = mp.fsum(v * truth.surprisal(j) for j, v in enumerate(q) if v)
-                worst.note("value", example, value[i], true)
-                for j, v in enumerate(q):
-                    p = truth.p[j]
-                    slope = -mass * truth.miss[j] + (mass - v) if p > 0.5 else mass * p - v
-                    worst.note("logits", example, x_slopes[i, j], slope, mass * p, v)
-                    if math.isfinite(example.logits[j]):
-                        surprisal = truth.surprisal(j)
-                        worst.note("labels", example, q_slopes[i, j], surprisal)
-    assert not worst.over(), worst.over()
+def truth_of(case, example):
+    with mp.workdps(DIGITS):
+        return case.truth(
+            softmax(example.logits),
+            exact(example.labels),
+            *map(exact, example.parameters),
+        )
 
 
-@pytest.mark.parametrize("gamma", [0, 1, 2, 3])
-def test_focal_loss_of_integer_gamma(gamma):
-    worst = Worst()
-    for group in examples(every_label).values():
+@EACH
+def test_value_and_slopes_are_within_their_bound(name):
+    case = CASES[name]()
+    worst: dict[str, tuple[float, str]] = {}
 
-        def loss(logits, labels):
-            return jl.softmax_focal_loss(logits, labels, gamma=float(gamma))
+    def note(quantity, example, got, entry):
+        true, flushed = entry.true, FLUSHED * entry.gain
+        error = ulp(got, true, true, entry.size, flushed, case.relative)
+        if quantity not in worst or not error <= worst[quantity][0]:
+            off = f"{error:.2f}, got {got!r}, true value {float(true)!r}"
+            worst[quantity] = error, f"{quantity}: {off}, at {str(example)[:400]}"
 
-        value, slopes = evaluate(loss, group)
-        with digits():
-            for i, example in enumerate(group):
-                truth, y = Truth(example.logits), example.label
-                h, p, miss = truth.surprisal(y), truth.p[y], truth.miss[y]
-                worst.note("value", example, value[i], h * miss**gamma)
-                if math.isinf(example.logits[y]):
-                    assert np.all(np.isfinite(slopes[i])), example
-                    continue
-                # d f / d h = miss^gamma + h gamma miss^(gamma - 1) p, by miss = 1 - e^-h.
-                pull = miss**gamma + (h * gamma * miss ** (gamma - 1) * p if miss else 0)
-                for j, slope in enumerate(slopes[i]):
-                    where = "d/d label" if j == y else "d/d other"
-                    worst.note(where, example, slope, pull * truth.slope(j, y))
-    assert not worst.over(), worst.over()
+    for group, columns in batches(case.examples):
+        found = map(np.asarray, value_and_slopes(case.loss, arrays_of(columns)))
+        for example, row in zip(group, zip(*found, strict=True), strict=True):
+            truth = truth_of(case, example)
+            if mp.isinf(truth["value"][0].true):  # an impossible class that counts
+                assert row[0] == INF, example
+                slopes = zip([*truth][1:], row[1:], strict=True)
+                # By the share it is inf - inf.
+                kept = [x for name, x in slopes if name != "label_smoothing"]
+                assert not any(np.isnan(x).any() for x in kept), example
+                continue
+            for (quantity, entries), got in zip(truth.items(), row, strict=True):
+                # The slope by gamma has a bound of its own, in another case.
+                for entry, x in zip(entries, got, strict=quantity != "gamma"):
+                    if mp.isfinite(entry.true):
+                        note(quantity, example, x, entry)
+                    else:  # by the label of an impossible class
+                        assert not np.isnan(x), (quantity, example)
+    over = "\n".join(text for error, text in worst.values() if not error <= case.bound)
+    assert not over, over
+
+
+def of_four_classes(case):
+    return next(
+        batch for batch in batches(case.examples) if len(batch[0][0].logits) == 4
+    )
+
+
+@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16])
+@EACH
+def test_half_precision_rounds_the_float32_result(name, dtype):
+    case = CASES[name]()
+    group, columns = of_four_classes(case)
+    largest = float(jnp.finfo(dtype).max)
+    for i, x in enumerate(columns):
+        if x.dtype.kind == "f":
+            columns[i] = np.where(np.isfinite(x), x.clip(-largest, largest), x)
+    half = arrays_of(columns, dtype)
+    wide = [x if x.dtype == jnp.int32 else x.astype(jnp.float32) for x in half]
+    value, *slopes = value_and_slopes(case.loss, half)
+    expected, *wide_slopes = value_and_slopes(case.loss, wide)
+    assert value.dtype == jnp.float32
+    assert all(slope.dtype == dtype for slope in slopes)
+    rounded = [slope.astype(dtype) for slope in wide_slopes]
+    for got, true in zip([value, *slopes], [expected, *rounded], strict=True):
+        differs = (got != true) & ~(jnp.isnan(got) & jnp.isnan(true))
+        for n, j in np.argwhere(differs)[:1]:
+            pytest.fail(f"got {got[n, j]}, expected {true[n, j]} at {group[n]}")
+
+
+@EACH
+def test_second_derivatives_are_finite_where_the_slopes_are(name):
+    case = CASES[name]()
+    group, columns = of_four_classes(case)
+
+    @jax.jit
+    @jax.vmap
+    def bends(*arrays):
+        def single(*arrays):
+            return case.loss(*(jnp.expand_dims(x, 0) for x in arrays))[0]
+
+        moved, inputs = of_real(single, arrays)
+        every = tuple(range(len(inputs)))
+        slope = jax.grad(moved, every)
+        return [nest(slope, every)(*inputs) for nest in (jax.jacfwd, jax.jacrev)]
+
+    finite = np.ones(len(group), bool)
+    for bend in jax.tree.leaves(bends(*arrays_of(columns))):
+        finite &= np.isfinite(bend).reshape(len(group), -1).all(axis=1)
+    for n in np.flatnonzero(~finite):
+        entries = [e for es in truth_of(case, group[n]).values() for e in es]
+        assert any(abs(e.true) > HUGE for e in entries), group[n]

@@ -193,7 +193,8 @@ def _soft_backward(residuals, cotangent, *, axis, axis_name):
     slope = jnp.where(gap == 0, at_top, e * share - labels)
     impossible = jnp.isneginf(logits)
     slope = jnp.where(impossible, 0, slope)
-    surprise = jnp.where((labels == 0) & impossible, 0, base - gap)
+    # Not inf there, even under a label: times a class weight of 0 it would be NaN.
+    surprise = jnp.where(impossible, 0, base - gap)
     return cotangent * slope, cotangent * surprise, None
 
 
@@ -235,7 +236,8 @@ def _excess_backward(residuals, cotangent, *, axis, axis_name):
     logits, top, rest = residuals
     none = rest == -1  # no class is possible
     share = jnp.expand_dims(cotangent / jnp.where(none, 1, 1 + rest), axis)
-    return jnp.exp(logits - jnp.expand_dims(top, axis)) * share, None
+    gap, lost = two_difference(logits, jnp.expand_dims(top, axis))
+    return jnp.exp(gap) * (1 + lost) * share, None
 
 
 _excess = analytic(_excess_forward, _excess_backward)
