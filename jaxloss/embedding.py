@@ -9,6 +9,7 @@ from jax.lax import stop_gradient
 from jax.typing import ArrayLike
 
 from jaxloss._core import checks
+from jaxloss._core.mesh import whole
 from jaxloss._core.numerics import relu, softplus, two_difference
 from jaxloss._core.reduction import Reduction, reduce_loss, select
 from jaxloss._core.softmax import log_sum_exp
@@ -739,19 +740,20 @@ def _pairs(embeddings, labels, where, weights, reduction):
     keep, weights = checks.tail(
         where, weights, reduction, shape=labels.shape, dtype=x.dtype
     )
-    equal = jnp.expand_dims(labels, 1) == jnp.expand_dims(labels, 0)
+    # On an explicit mesh each device has its own rows, and all columns.
+    equal = jnp.expand_dims(labels, 1) == jnp.expand_dims(whole(labels, 0), 0)
     off_diagonal = ~jnp.eye(len(labels), dtype=bool)
     both = jnp.ones_like(equal)
     if keep is not None:
         keep = jnp.broadcast_to(keep, labels.shape)
         (x,) = select(jnp.expand_dims(keep, 1), x)
-        both = jnp.expand_dims(keep, 1) & jnp.expand_dims(keep, 0)
+        both = jnp.expand_dims(keep, 1) & jnp.expand_dims(whole(keep, 0), 0)
     return x, equal & off_diagonal & both, ~equal & both, keep, weights
 
 
 def _gram(x):
     """All inner products [N, N], in the precision of x on every backend."""
-    return jnp.matmul(x, x.T, precision=jax.lax.Precision.HIGHEST)
+    return jnp.matmul(x, whole(x, 0).T, precision=jax.lax.Precision.HIGHEST)
 
 
 def _clamp(x):

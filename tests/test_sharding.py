@@ -1,55 +1,94 @@
-"""Losses of examples that are spread over three virtual CPU devices."""
+"""Losses of arrays that are spread over virtual CPU devices are those of one device.
+
+On an explicit mesh the placement is part of every type, and an operation that cannot
+tell where its result lies fails; on an automatic one the compiler finds it.
+"""
 
 import jax
 import numpy as np
-from common import (
-    WEIGHTS,
-    assert_close,
-    cotangent,
-    each_case,
-    weighted,
-)
+from common import assert_close, cotangent, each_case, weighted
 from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 
-@each_case(lambda case: case.independent)
-def test_spread_examples_have_the_same_loss_and_gradient(case):
-    # What holds on an explicit mesh, where JAX infers no placement, holds on others.
-    mesh = jax.make_mesh(
-        (3,), ("examples",), (AxisType.Explicit,), devices=jax.devices("cpu")[:3]
-    )
+def make_mesh(kind, **axes):
+    shape = tuple(axes.values())
+    devices = jax.devices("cpu")[: np.prod(shape)]
+    return jax.make_mesh(shape, tuple(axes), (kind,) * len(axes), devices=devices)
+
+
+def spread_examples(case, name):
+    return P("examples") if name in {*case.inputs, "weights"} else P()
+
+
+def spread_classes(case, name):
+    """Over the classes too, where an argument has them."""
+    examples = spread_examples(case, name)
+    if name not in {*case.class_inputs, *case.class_parameters}:
+        return examples
+    between = case.values[name].ndim - len(examples) - 1
+    return P(*examples, *[None] * between, "classes")
+
+
+def placements(case):
+    for kind in (AxisType.Auto, AxisType.Explicit):
+        yield make_mesh(kind, examples=3), spread_examples
+        if case.class_inputs:
+            classes = case.values[case.class_inputs[0]].shape[-1]
+            examples = 2 if 2 * classes <= jax.device_count("cpu") else 1
+            yield make_mesh(kind, examples=examples, classes=classes), spread_classes
+
+
+def value_and_gradient(loss, real, rest, ct):
+    value, pull_back = jax.vjp(lambda real: loss({**real, **rest}), real)
+    placed = jax.typeof(value).sharding
+    if any(placed.spec):
+        ct = jax.sharding.reshard(ct, placed)
+    return value, pull_back(ct)[0]
+
+
+@each_case()
+def test_spread_arrays_have_the_loss_and_gradient_of_one_device(case):
     real, rest = weighted(case)
-    batched = {*case.inputs, "weights"}
-
-    def spec(name):
-        return P("examples") if name in batched else P()
-
-    def spread(arrays):
-        return {
-            name: jax.device_put(x, NamedSharding(mesh, spec(name)))
-            for name, x in arrays.items()
-        }
-
-    def loss(real, rest):
-        return case({**real, **rest})
+    keep = np.arange(6) != 1
 
     @jax.jit
     def results(real, rest, ct):
-        """Partitioned by JAX, and mapped by hand."""
-        specs = tuple({name: spec(name) for name in part} for part in (real, rest))
-        mapped = jax.shard_map(loss, mesh=mesh, in_specs=specs, out_specs=P("examples"))
-        found = []
-        for form in (loss, mapped):
-            value, pull_back = jax.vjp(lambda real, form=form: form(real, rest), real)
-            found.append((value, pull_back(ct)[0]))
-        return found
+        found = value_and_gradient(case, real, rest, ct)
+        if not case.tail:
+            return *found, None
+        # Of all examples, not of each device's mean: the mask is uneven.
+        return *found, case({**real, **rest}, where=keep, reduction="mean")
 
-    with jax.set_mesh(mesh):
-        ct = jax.device_put(cotangent(case), NamedSharding(mesh, P("examples")))
-        plain, mapped = results(spread(real), spread(rest), ct)
-    assert plain[0].sharding.spec[0] == "examples"
-    weights = WEIGHTS if case.tail else 1.0
-    expected = np.float32((case.expected(case.arrays()).T * weights).T)
-    assert_close(plain[0], expected)
-    assert_close(mapped, plain)
+    plain = results(real, rest, cotangent(case))
+    for mesh, spec in placements(case):
+        placed = [
+            {
+                name: jax.device_put(x, NamedSharding(mesh, spec(case, name)))
+                for name, x in part.items()
+            }
+            for part in (real, rest)
+        ]
+        with jax.set_mesh(mesh):
+            found = results(*placed, cotangent(case))
+        if case.independent and mesh.shape["examples"] > 1:
+            assert found[0].sharding.spec[0] == "examples"
+        assert_close(found, plain)
+
+
+@each_case(lambda case: case.independent)
+def test_mapped_examples_have_the_loss_and_gradient_of_one_device(case):
+    """Each device has examples of its own; what they share gets the sum of slopes."""
+    real, rest = weighted(case)
+    mapped = jax.shard_map(
+        case,
+        mesh=make_mesh(AxisType.Auto, examples=3),
+        in_specs=({name: spread_examples(case, name) for name in {**real, **rest}},),
+        out_specs=P("examples"),
+    )
+
+    @jax.jit
+    def results(real, rest, ct):
+        return [value_and_gradient(loss, real, rest, ct) for loss in (mapped, case)]
+
+    assert_close(*results(real, rest, cotangent(case)))
