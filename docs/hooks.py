@@ -13,7 +13,7 @@ import re
 from pathlib import Path
 
 import griffe
-from assets import gallery
+from assets import gallery, numerics, performance
 from latex2mathml.converter import convert
 from mkdocs.structure.files import File
 from mkdocs.utils import get_relative_url
@@ -63,10 +63,18 @@ def pictures():
 
 def on_page_markdown(markdown, **_):
     """Puts what is made in the place of its marker."""
+    markdown = re.sub(r"^\|.*\n", present, markdown, flags=re.MULTILINE)
     for marker, make in MARKERS.items():
         if marker in markdown:
             markdown = markdown.replace(marker, "\n".join(make()))
     return markdown
+
+
+def present(row):
+    """A row of a table, unless it is about a loss that is still to come."""
+    names = set(re.findall(r"`(\w+)`", row[0]))
+    public = {name for family in families.values() for name in family}
+    return "" if names & gallery.CARDS.keys() - public else row[0]
 
 
 def list_of_losses():
@@ -96,7 +104,12 @@ def image(name):
     )
 
 
-MARKERS = {"<!-- losses -->": list_of_losses, "<!-- gallery -->": cards}
+MARKERS = {
+    "<!-- losses -->": list_of_losses,
+    "<!-- gallery -->": cards,
+    "<!-- numerics -->": numerics.page,
+    "<!-- benchmarks -->": performance.page,
+}
 
 
 def on_page_content(content, page, **_):

@@ -7,6 +7,8 @@ from pathlib import Path
 import jax.numpy as jnp
 import pytest
 
+import jaxloss
+
 PAGES = sorted((Path(__file__).parent.parent / "docs").rglob("*.md"))
 
 
@@ -27,3 +29,9 @@ def test_first_example_ignores_its_padding():
     assert jnp.isfinite(names["value"])
     assert jnp.all(names["gradient"][-1] == 0)
     assert jnp.all(names["gradient"][:-1] != 0)
+
+
+def test_every_loss_is_where_one_looks_for_it():
+    [page] = [page for page in PAGES if page.name == "which-loss.md"]
+    named = set(re.findall(r"`(\w+)`", page.read_text()))
+    assert not set(jaxloss.__all__) - named

@@ -1,0 +1,78 @@
+"""The committed benchmark results, as tables and charts for docs/performance.md.
+
+Everything is read from `benchmarks/results/*.json`, one file for each kind of device;
+no figure is copied by hand.
+"""
+
+import html
+import json
+from pathlib import Path
+
+RESULTS = Path(__file__).parents[2] / "benchmarks" / "results"
+TITLES = {"cpu": "CPU", "gpu": "GPU", "tpu": "TPU"}
+
+
+def page(folder: Path = RESULTS):
+    """A section for each device: machine, versions, date, chart and tables."""
+    for file in sorted(folder.glob("*.json")):
+        report = json.loads(file.read_text())
+        platform = report["platform"]
+        yield from (f"## {TITLES.get(platform, platform)}", "")
+        yield (
+            f"{report['machine']}; {report['versions']}; measured on {report['date']}, "
+            f"{report['rounds']} rounds each."
+        )
+        results = report["results"]
+        peers = list(dict.fromkeys(n for r in results for n in r["milliseconds"]))
+        peers.remove("jaxloss")
+        yield from ("", *chart(results), "")
+        yield from ("### Milliseconds", "", *times(results, peers), "")
+        yield from ("### Temporaries, MiB", "", *memory(results, peers), "")
+
+
+def label(result) -> str:
+    half = "" if result["dtype"] == "float32" else f", {result['dtype']}"
+    return result["row"] + half
+
+
+def chart(results):
+    """Bars of the best peer's time over jaxloss's; a line where both are equal."""
+    rows = [r for r in results if r["ratio"]]
+    longest = max(max(min(r["ratio"].values()) for r in rows), 1)
+    yield '<div class="bars" role="img" aria-label="The same figures as in the table.">'
+    for result in rows:
+        peer, ratio = min(result["ratio"].items(), key=lambda item: item[1])
+        speed = "faster" if ratio >= 1 else "slower"
+        style = f"--width: {ratio / longest:.2%}; --even: {1 / longest:.2%}"
+        yield (
+            f"<div><span>{html.escape(label(result))}</span>"
+            f'<span class="bar {speed}" style="{style}"></span>'
+            f"<span>{ratio:.2f} {peer}</span></div>"
+        )
+    yield "</div>"
+
+
+def times(results, peers):
+    """jaxloss's time and each peer's, and in brackets how many times as long."""
+    yield f"| Row | jaxloss | {' | '.join(peers)} |"
+    yield f"| --- | --: | {' | '.join('--:' for _ in peers)} |"
+    for result in results:
+        took, cells = result["milliseconds"], []
+        for peer in peers:
+            ratio = result["ratio"].get(peer)
+            cells.append("" if ratio is None else f"{took[peer]:.1f} ({ratio:.2f})")
+        yield f"| {label(result)} | {took['jaxloss']:.1f} | {' | '.join(cells)} |"
+
+
+def memory(results, peers):
+    """What the compiled program needs beside inputs and outputs, where it is known."""
+    known = [
+        p for p in peers if any(r["temporaries"].get(p) is not None for r in results)
+    ]
+    names = ["jaxloss", *known]
+    yield f"| Row | {' | '.join(names)} |"
+    yield f"| --- | {' | '.join('--:' for _ in names)} |"
+    for result in results:
+        used = [result["temporaries"].get(name) for name in names]
+        cells = ["" if n is None else f"{n / 2**20:,.0f}" for n in used]
+        yield f"| {label(result)} | {' | '.join(cells)} |"
