@@ -203,7 +203,7 @@ def difference_over(a: jax.Array, b: jax.Array, c: jax.Array):
 
 @pointwise
 def quotient(a: jax.Array, b: jax.Array):
-    """a/b within 1 ulp; its derivatives within 2, with no b², which leaves the range."""
+    """a/b within 1 ulp; its derivatives within 2, with no b² that leaves the range."""
     ratio = a / b
     return ratio, (1 / b, -ratio / b)
 
