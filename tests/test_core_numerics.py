@@ -36,13 +36,13 @@ def points(dtype, *switches, low=None, high=None, signed=True, count=150):
 
 
 def pairs(dtype, *switches, **limits):
-    """Every kind of pair: unrelated, nearly equal, and equal."""
+    """Every kind of pair: unrelated, nearly equal, equal, and opposite."""
     rng = np.random.default_rng(4)
     a = points(dtype, *switches, **limits)
     close = a * (1 + rng.integers(-3, 4, len(a)) * np.finfo(dtype).eps).astype(dtype)
     close = np.where(np.abs(close) < np.finfo(dtype).tiny, 0, close)
-    b = np.concatenate([rng.permutation(a), close, a])
-    return np.tile(a, 3), b
+    b = np.concatenate([rng.permutation(a), close, a, -a])
+    return np.tile(a, 4), b
 
 
 def ulp(got, true, dtype, size=None):
