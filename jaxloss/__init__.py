@@ -78,6 +78,7 @@ from jaxloss.segmentation import (
     multiclass_generalized_dice_loss,
     tversky_loss,
 )
+from jaxloss.sequence import ctc_loss, ctc_loss_with_forward_probs
 
 __version__ = "0.1.0"
 
@@ -142,6 +143,9 @@ __all__ = [
     "triplet_margin_with_distance_loss",
     # ranking
     "ranking_softmax_loss",
+    # sequence
+    "ctc_loss",
+    "ctc_loss_with_forward_probs",
     # segmentation
     "binary_dice_loss",
     "dice_loss",

@@ -28,6 +28,7 @@ from cases import (
     ranking,
     regression,
     segmentation,
+    sequence,
 )
 from cases.case import Case
 
@@ -42,4 +43,5 @@ CASES = [
     *embedding.CASES,
     *ranking.CASES,
     *segmentation.CASES,
+    *sequence.CASES,
 ]

@@ -50,12 +50,17 @@ def analytic(forward: Callable[..., Any], backward: Callable[..., Any]):
         def both(*inputs):
             return reverse(*inputs)
 
+        # A value that is computed already, with the loss's derivatives: those of vjp's
+        # own value would go through `forward`'s code, not through the rule. To compute
+        # it twice would do for what the compiler merges, which no loop is.
+        @jax.custom_jvp
+        def known(value, *inputs):
+            return value
+
         def jvp(primals, tangents):
             primals = tuple(map(jnp.asarray, primals))  # constants come as they are
-            # Not vjp's own value: a further derivative would go through `forward`'s
-            # code, not through the rule. The compiler merges the two.
-            value = both(*primals)
-            _, pull_back = jax.vjp(reverse, *primals)
+            value, pull_back = jax.vjp(reverse, *primals)
+            value = known(jax.lax.stop_gradient(value), *primals)
             moving = [not isinstance(tangent, SymbolicZero) for tangent in tangents]
             if not any(moving):
                 return value, jnp.zeros_like(value)
@@ -70,6 +75,7 @@ def analytic(forward: Callable[..., Any], backward: Callable[..., Any]):
             return value, sum(products[1:], start=products[0])
 
         both.defjvp(jvp, symbolic_zeros=True)
+        known.defjvp(lambda x, dx: jvp(x[1:], dx[1:]), symbolic_zeros=True)
         return both(*_vary_alike(inputs, static.get("axis_name")))
 
     return loss
