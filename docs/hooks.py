@@ -13,7 +13,7 @@ import re
 from pathlib import Path
 
 import griffe
-from assets import gallery, numerics, performance
+from assets import gallery, notebooks, numerics, performance
 from latex2mathml.converter import convert
 from mkdocs.structure.files import File
 from mkdocs.utils import get_relative_url
@@ -40,11 +40,16 @@ def on_config(config):
         }
     for name in functions.keys() - {n for family in families.values() for n in family}:
         log.warning("jaxloss.%s is on no page under Losses", name)
+    shelf = next(item for item in config.nav if "Notebooks" in item)
+    shelf["Notebooks"] = [f"notebooks/{name}.md" for name in notebooks.names()]
 
 
 def on_files(files, config):
-    """Draws the pictures, each for light and for dark pages."""
-    for path, content in pictures().items():
+    """Adds the notebooks, and the pictures, each for light and for dark pages."""
+    made = pictures()
+    for name in notebooks.names():
+        made = made | notebooks.files(name)
+    for path, content in made.items():
         files.append(File.generated(config, path, content=content))
 
 
