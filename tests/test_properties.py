@@ -1,0 +1,172 @@
+"""Rules 3, 5 and 8 at shapes, masks and special values that hypothesis draws."""
+
+import functools
+
+import hypothesis.extra.numpy as arrays
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from common import each_case, has_tail, take
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
+
+pytestmark = pytest.mark.usefixtures("device")
+
+# The same draws on every machine; a compilation is no reason to time out.
+few = settings(
+    derandomize=True,
+    deadline=None,
+    database=None,
+    phases=[Phase.generate],  # the arrays are small; to shrink them takes minutes
+    suppress_health_check=list(HealthCheck),
+)
+
+# Zeros, subnormal, smallest, huge and infinite numbers, and NaN.
+SPECIAL = [
+    0.0,
+    1e-40,
+    1.2e-38,
+    1e-30,
+    1e-4,
+    0.5,
+    1.0,
+    7.0,
+    90.0,
+    1e4,
+    1e20,
+    3e38,
+    np.inf,
+]
+SPECIAL = [*SPECIAL, *(-x for x in SPECIAL), np.nan]
+EXAMPLES = 6
+
+
+def close(actual, expected, size=None):
+    """Equal to the rounding of the larger terms; infinities and NaN in their places."""
+    actual, expected = np.asarray(actual), np.asarray(expected)
+    finite = np.isfinite(expected)
+    np.testing.assert_array_equal(finite, np.isfinite(actual))
+    np.testing.assert_array_equal(actual[~finite], expected[~finite])
+    terms = np.abs(expected[finite] if size is None else size).max(initial=1e-37)
+    np.testing.assert_allclose(
+        actual[finite], expected[finite], rtol=1e-5, atol=1e-6 * float(terms)
+    )
+
+
+@each_case(lambda case: case.independent)
+@settings(few, max_examples=3)
+@given(data=st.data())
+def test_examples_may_stand_in_any_shape_and_order(case, data):
+    shape = data.draw(
+        arrays.array_shapes(min_dims=0, max_dims=3, min_side=0, max_side=3)
+    )
+    index = data.draw(arrays.arrays(int, shape, elements=st.integers(0, EXAMPLES - 1)))
+    tail = {"reduction": "none"} if case.tail else {}
+    given = case.arrays()
+    moved = {n: x[index] if n in case.inputs else x for n, x in given.items()}
+    plain = np.asarray(case(given, **tail))
+    found = jax.jit(lambda moved: case(moved, **tail))(moved)
+    assert found.shape == index.shape + plain.shape[1:]
+    close(found, plain[index], plain)
+
+
+def special(case, name):
+    """Arrays of an input that are special in some places and ordinary in the others."""
+    low, high = case.domain.get(name, (-np.inf, np.inf))
+    allowed = [x for x in SPECIAL if not (x < low or x > high)]
+    ordinary = np.float32(case.values[name])
+    drawn = arrays.arrays(
+        np.float32,
+        ordinary.shape,
+        elements=st.sampled_from(allowed),
+        fill=st.just(0.75),
+    )
+    where = arrays.arrays(bool, ordinary.shape)
+    return st.builds(np.where, where, drawn, st.just(ordinary))
+
+
+@functools.cache
+def measured(case):
+    """One program for each case: the losses, their reductions, and the gradient."""
+
+    @jax.jit
+    def run(real, rest, keep, weights):
+        def loss(real, weights, reduction):
+            tail = {"where": keep, "weights": weights, "reduction": reduction}
+            return case({**real, **rest}, **tail)
+
+        found = {
+            reduction: loss(real, weights, reduction) for reduction in ("none", "sum")
+        }
+        found["mean"], found["gradient"] = jax.value_and_grad(loss)(
+            real, weights, "mean"
+        )
+        return found
+
+    return run
+
+
+@each_case(has_tail)
+@settings(few, max_examples=4)
+@given(data=st.data())
+def test_rules_hold_at_special_values(case, data):
+    given = case.arrays()
+    inputs = [name for name in case.real if name in case.inputs]
+    real = {name: np.asarray(given.pop(name)) for name in case.real}
+    for name in inputs:
+        real[name] = data.draw(special(case, name), name)
+    # One mask and weight an example, whatever axes an example's loss has.
+    column = (EXAMPLES, *(1,) * (case.expected(case.values).ndim - 1))
+    keep = data.draw(arrays.arrays(bool, column), "where")
+    weights = data.draw(
+        arrays.arrays(
+            np.float32, column, elements=st.sampled_from([0.0, 0.25, 1.5, 3.0])
+        ),
+        "weights",
+    )
+    run = measured(case)
+    with np.errstate(all="ignore"):
+        found = jax.tree.map(np.asarray, run(real, given, keep, weights))
+        check_reductions(case, {**real, **given}, found, keep, weights)
+        check_weights(run(real, given, keep, np.ones_like(weights)), found, weights)
+
+    # The losses of a program that is not compiled as a whole.
+    eager = case(
+        jax.tree.map(jnp.asarray, {**real, **given}),
+        where=keep,
+        weights=weights,
+        reduction="none",
+    )
+    close(eager, found["none"])
+
+    # Nothing comes from what is masked, whatever it holds.
+    dropped = ~keep.reshape(EXAMPLES)
+    assert not np.any(found["none"][dropped])
+    other = {
+        name: np.where(dropped.reshape(-1, *(1,) * (x.ndim - 1)), np.nan, x)
+        if name in inputs
+        else x
+        for name, x in real.items()
+    }
+    weights = np.where(keep, weights, np.nan).astype(np.float32)
+    jax.tree.map(np.testing.assert_array_equal, run(other, given, keep, weights), found)
+    for name in inputs:
+        assert not np.any(found["gradient"][name][dropped]), name
+
+
+def check_reductions(case, values, found, keep, weights):
+    """ "sum" and "mean" are what their definition makes of "none"."""
+    none = found["none"].astype(np.float64)
+    kept = np.flatnonzero(keep)
+    mass = case.counted(take(case, values, kept)) if kept.size else np.zeros(0)
+    counted = np.sum((mass.T * weights.reshape(EXAMPLES)[kept]).T)
+    close(found["sum"], np.float32(none.sum()), none[np.isfinite(none)])
+    mean = none.sum() / counted if counted else 0.0
+    close(found["mean"], np.float32(mean), none[np.isfinite(none)])
+
+
+def check_weights(plain, found, weights):
+    """The losses are linear in their weights; a weight of 0 takes infinities away."""
+    expected = np.where(weights == 0, 0, np.asarray(plain["none"]) * weights)
+    close(found["none"], expected)
