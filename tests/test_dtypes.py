@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from common import assert_close, cotangent, each_case, weighted
+from common import assert_close, cotangent, each_case, has_tail, weighted
 
 pytestmark = pytest.mark.usefixtures("device")
 
@@ -60,3 +60,43 @@ def test_float32_stays_and_one_float64_widens_under_x64(case):
     assert jax.eval_shape(case, arrays).dtype == jnp.float32
     arrays[case.lead] = arrays[case.lead].astype(jnp.float64)
     assert jax.eval_shape(case, arrays).dtype == jnp.float64
+
+
+@each_case(lambda case: case.tail and case.widens)
+def test_reduced_losses_of_half_precision_are_float32(case):
+    arrays = case.arrays(jnp.bfloat16)
+    for reduction in ("sum", "mean"):
+        loss = jax.eval_shape(lambda x, r=reduction: case(x, reduction=r), arrays)
+        assert loss.dtype == jnp.float32
+        assert loss.shape == ()
+
+
+@each_case()
+def test_lists_and_numpy_arrays_are_arrays(case):
+    arrays = case.arrays()
+    plain = case(arrays)
+    for convert in (np.asarray, np.ndarray.tolist):
+        loss = case({name: convert(np.asarray(x)) for name, x in arrays.items()})
+        assert loss.dtype == plain.dtype
+        np.testing.assert_array_equal(loss, plain)
+
+
+@each_case(lambda case: len(case.real) > 1)
+def test_integers_and_booleans_behind_the_first_count_as_reals(case):
+    arrays = case.arrays()
+    behind = [name for name in case.real if name != case.lead]
+    whole = {name: jnp.round(arrays[name]).astype(jnp.int32) for name in behind}
+    for kind in (whole, {name: x != 0 for name, x in whole.items()}):
+        expected = case(
+            {**arrays, **{n: x.astype(jnp.float32) for n, x in kind.items()}}
+        )
+        loss = case({**arrays, **kind})
+        assert loss.dtype == expected.dtype
+        np.testing.assert_array_equal(loss, expected)
+
+
+@each_case(has_tail)
+def test_weights_may_be_integers(case):
+    arrays = case.arrays()
+    expected = case(arrays, weights=jnp.float32(3), reduction="none")
+    np.testing.assert_array_equal(case(arrays, weights=3, reduction="none"), expected)
