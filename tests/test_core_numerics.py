@@ -100,9 +100,8 @@ def test_log_cosh_and_tanh(dtype):
     def tanh(e):
         return mp.tanh(e) if abs(e) < 99 else mp.sign(e)
 
-    both = numerics.log_cosh_and_tanh
-    check(lambda e: both(e)[0], log_cosh, [e], dtype, 3)
-    check(lambda e: both(e)[1], tanh, [e], dtype, 3)
+    check(numerics.log_of_cosh, log_cosh, [e], dtype, 3)
+    check(numerics.tanh, tanh, [e], dtype, 3)
 
 
 def test_power_series(dtype):
@@ -315,5 +314,24 @@ def expm1_ratio_slope(y):
 
 def test_log1p_unit(dtype):
     u = points(dtype, 0.5, high=1.0, signed=False)
-    check(numerics.log1p_unit, mp.log1p, [u], dtype, 2)
-    check(slope(numerics.log1p_unit), lambda u: 1 / (1 + u), [u], dtype, 2)
+
+    def value(u):
+        return numerics.log1p_unit(u, jnp.zeros_like(u))[0]
+
+    check(value, mp.log1p, [u], dtype, 2)
+    check(slope(value), lambda u: 1 / (1 + u), [u], dtype, 2)
+
+
+def test_exp_minus_has_half_as_many_digits_more(dtype):
+    a = points(dtype, 0.35, 1, high=60.0, signed=False)
+    check(lambda a: numerics.exp_minus(a)[0], lambda a: exp(-a), [a], dtype, 1)
+    check(slope(lambda a: numerics.exp_minus(a)[0]), lambda a: -exp(-a), [a], dtype, 1)
+    u, lost = map(np.asarray, jax.jit(numerics.exp_minus)(a))
+    eps = jnp.finfo(dtype).eps / 2
+    for one, high, low in zip(a, u, lost, strict=True):
+        with mp.workdps(400):
+            true = exp(-mpf(float(one)))
+            off = abs(mpf(float(high)) + mpf(float(low)) - true)
+            assert off <= eps * min(true / 4, (1 - true) / 2)
+    ends = map(np.asarray, numerics.exp_minus(jnp.array([0, INF, 1e4, NAN], dtype)))
+    np.testing.assert_array_equal(list(ends), [[1, 0, 0, NAN], [0, 0, 0, NAN]])
