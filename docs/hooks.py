@@ -66,8 +66,12 @@ def pictures():
     return content
 
 
-def on_page_markdown(markdown, **_):
-    """Puts what is made in the place of its marker."""
+def on_page_markdown(markdown, page, **_):
+    """Puts what is made in the place of its marker; ranks pages for the search."""
+    ranks = {"api/": 3, "coming-from/": 9, "notebooks/": 0.5}
+    for folder, boost in ranks.items():
+        if page.url.startswith(folder):
+            page.meta.setdefault("search", {"boost": boost})
     markdown = re.sub(r"^\|.*\n", present, markdown, flags=re.MULTILINE)
     for marker, make in MARKERS.items():
         if marker in markdown:
