@@ -113,6 +113,48 @@ def _triplets(rng, shrink):
     return tuple(_normal(rng, n, 64) for _ in range(3))
 
 
+def _sequences(rng, shrink):
+    n, frames, classes, labels = max(16 // shrink, 2), 400, 64, 60
+    return (
+        _normal(rng, n, frames, classes),
+        np.zeros((n, frames), np.float32),
+        rng.integers(1, classes, (n, labels), dtype=np.int32),
+        np.zeros((n, labels), np.float32),
+    )
+
+
+def _keras_ctc(logits, frames, labels, unused):
+    import keras
+
+    return jnp.mean(keras.losses.ctc(labels, logits))
+
+
+def _torch_ctc(logits, frames, labels, unused):
+    import torch
+
+    return torch.nn.functional.ctc_loss(
+        torch.log_softmax(logits, -1).transpose(0, 1),
+        labels.long(),
+        (1 - frames).sum(-1).long(),
+        (1 - unused).sum(-1).long(),
+        reduction="none",
+    ).mean()
+
+
+def _images(rng, shrink):
+    size = max(256 // shrink, 4)
+    regions = rng.integers(0, 8, (8, size, size))
+    return _normal(rng, 8, size, size, 8), np.eye(8, dtype=np.float32)[regions]
+
+
+def _keras_dice(logits, targets):
+    import jax
+    import keras
+
+    p = jax.nn.softmax(logits)
+    return jnp.mean(keras.losses.dice(targets, p, axis=(1, 2)))
+
+
 def _log_densities(rng, shrink):
     x, q = _soft(rng, shrink)
     return x - np.log(np.exp(x).sum(-1, keepdims=True)), q
@@ -193,6 +235,24 @@ ROWS = [
         _jaxloss(jl.triplet_margin_loss),
         optax=_mean(optax.losses.triplet_margin_loss),
         torch=_torch("triplet_margin_loss"),
+        floor=0.95,
+    ),
+    Row(
+        "CTC 16 x 400 x 64, 60 labels",
+        _sequences,
+        _jaxloss(jl.ctc_loss),
+        optax=_mean(optax.ctc_loss),
+        keras=_keras_ctc,
+        torch=_torch_ctc,
+        floor=1.0,
+    ),
+    Row(
+        "Dice 8 x 256 x 256 x 8",
+        _images,
+        # One number an image, of which the mean is taken.
+        _mean(jl.dice_loss),
+        optax=_mean(optax.losses.dice_loss),
+        keras=_keras_dice,
         floor=0.95,
     ),
 ]

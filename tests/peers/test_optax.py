@@ -339,11 +339,20 @@ SEGMENTATION = [
         row("dice_loss", {"random": (MAPS, REGIONS)}, difference=1, **options)
         for options in (
             {},
-            {"reduction": "none", "class_weights": rounded([0.5, 2, 1.25])},
+            {"reduction": "none"},
             {"reduction": "sum", "smooth": 0.25, "alpha": 0.25, "beta": 0.75},
             {"ignore_background": True},
             {"axis": (0, 1, 2)},
         )
+    ),
+    Row(
+        "dice_loss",
+        "dice_loss",
+        lambda x, t, w: optax.losses.dice_loss(x, t, class_weights=w),
+        lambda loss, x, t, w: loss(x, t, class_weights=w),
+        {"random": (MAPS, REGIONS, rounded([0.5, 2, 1.25]))},
+        "class_weights",
+        difference=1,
     ),
     row("dice_loss", {"one class": BINARY_MAPS}, "no class axis", difference=1),
     *(
