@@ -152,8 +152,8 @@ def visit(context, base, screen, screenshots):
         problems += [f"picture or its text missing: {p}" for p in pictures["wrong"]]
         if name == "gallery" and pictures["shown"] < 50:
             problems.append(f"only {pictures['shown']} pictures")
-        over = page.evaluate("document.documentElement.scrollWidth - innerWidth")
-        if over > 0:
+        width = page.evaluate("document.documentElement.scrollWidth")
+        if (over := width - page.viewport_size["width"]) > 0:
             problems.append(f"{over} pixels wider than the screen")
         page.wait_for_load_state("networkidle")
         if screenshots:

@@ -35,3 +35,8 @@ def test_every_loss_is_where_one_looks_for_it():
     [page] = [page for page in PAGES if page.name == "which-loss.md"]
     named = set(re.findall(r"`(\w+)`", page.read_text()))
     assert not set(jaxloss.__all__) - named
+
+
+def test_citation_is_of_this_version():
+    citation = (Path(__file__).parent.parent / "CITATION.cff").read_text()
+    assert f"\nversion: {jaxloss.__version__}\n" in citation
