@@ -13,7 +13,6 @@ import argparse
 import functools
 import http.server
 import pathlib
-import re
 import shutil
 import sys
 import threading
@@ -162,6 +161,11 @@ def visit(context, base, screen, screenshots):
         page.close()
 
 
+# The first results, once the list has settled: it is built anew while one types.
+RESULTS = """() => [...document.querySelectorAll("a.md-search-result__link")]
+    .slice(0, 3).map(link => link.href)"""
+
+
 def search(context, base):
     """What is wrong with the search."""
     for text, targets in SEARCHES.items():
@@ -169,13 +173,12 @@ def search(context, base):
         page.goto(base, wait_until="load")
         page.locator("input.md-search__input").click()
         page.keyboard.type(text)
-        # The line above the results says how many there are, once the index is read.
-        count = page.locator(
-            ".md-search-result__meta", has_text=re.compile("result|doc")
-        )
-        count.wait_for(state="attached", timeout=30_000)
-        links = page.locator("a.md-search-result__link").all()
-        found = [link.get_attribute("href") for link in links][:3]
+        found = []
+        for _ in range(60):
+            page.wait_for_timeout(500)
+            found, before = page.evaluate(RESULTS), found
+            if found and found == before:
+                break
         if not any(target in link for link in found for target in targets):
             problems.append(f"leads to {found}")
         yield from (f"search for {text!r}: {problem}" for problem in problems)
