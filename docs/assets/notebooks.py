@@ -51,7 +51,7 @@ def files(name: str) -> dict[str, str | bytes]:
         if printed.strip():
             # Where the files lay on the machine of the run is nobody's business.
             printed = printed.replace(str(folder.resolve()), "output")
-            text.append(fenced(printed.rstrip(), "text"))
+            text.append(fenced(printed.rstrip(), "{ .text .printed }"))
     text.insert(1, f"[The notebook itself]({name}.ipynb){{ download }}")
     if run is None:
         text.insert(1, NOT_RUN)
