@@ -1,6 +1,7 @@
 """Settings for the whole suite, and the fixtures that its files share."""
 
 import contextlib
+import os
 from collections.abc import Iterator
 
 import jax
@@ -12,6 +13,10 @@ jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
 # For the tests of sharding; the others see the first device alone.
 jax.config.update("jax_num_cpu_devices", 8)
+# The programs here are too small for the threads that would share their compilation.
+# XLA reads it when its first program is compiled.
+_WHOLE = "--xla_cpu_parallel_codegen_split_count=1"
+os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {_WHOLE}".strip()
 
 
 def _devices() -> Iterator[jax.Device]:
