@@ -19,6 +19,7 @@ from jaxloss._core.numerics import (
     softplus,
     two_difference,
 )
+from jaxloss._core.probability import sigmoid
 from jaxloss._core.reduction import Reduction, reduce_loss, select
 
 
@@ -522,7 +523,7 @@ def hinge_loss(
     (x, t), keep, weights = _signed(
         predictor_outputs, targets, where, weights, reduction
     )
-    return reduce_loss(relu(1 - x * t), keep, weights, reduction)
+    return reduce_loss(_hinge(x, t), keep, weights, reduction)
 
 
 def squared_hinge_loss(
@@ -584,8 +585,7 @@ def squared_hinge_loss(
     (x, t), keep, weights = _signed(
         predictor_outputs, targets, where, weights, reduction
     )
-    hinge = relu(1 - x * t)
-    return reduce_loss(hinge * hinge, keep, weights, reduction)
+    return reduce_loss(_squared_hinge(x, t), keep, weights, reduction)
 
 
 def soft_margin_loss(
@@ -647,7 +647,7 @@ def soft_margin_loss(
     (x, t), keep, weights = _signed(
         predictor_outputs, targets, where, weights, reduction
     )
-    return reduce_loss(softplus(-x * t), keep, weights, reduction)
+    return reduce_loss(_soft_margin(x, t), keep, weights, reduction)
 
 
 def perceptron_loss(
@@ -708,7 +708,7 @@ def perceptron_loss(
     (x, t), keep, weights = _signed(
         predictor_outputs, targets, where, weights, reduction
     )
-    return reduce_loss(relu(-x * t), keep, weights, reduction)
+    return reduce_loss(_perceptron(x, t), keep, weights, reduction)
 
 
 def sparsemax_loss(
@@ -870,6 +870,24 @@ def _arguments(where, weights, reduction, **named):
     """The named arguments in one shape, checked and masked."""
     arrays, keep, weights = checks.elementwise(where, weights, reduction, named)
     return select(keep, *arrays), keep, weights
+
+
+# Losses of the margin x t. Where they are flat, they are so in t too, at infinite x as
+# well, where the product rule would take 0 · inf.
+def _of_margin(loss_and_slope):
+    @pointwise
+    def loss(x, t):
+        value, slope = loss_and_slope(x * t)
+        flat = slope == 0
+        return value, tuple(slope * jnp.where(flat, 0, by) for by in (t, x))
+
+    return loss
+
+
+_hinge = _of_margin(lambda m: (relu(1 - m), jnp.where(1 - m <= 0, 0.0, -1.0)))
+_squared_hinge = _of_margin(lambda m: (relu(1 - m) ** 2, -2 * relu(1 - m)))
+_soft_margin = _of_margin(lambda m: (softplus(-m), -sigmoid(-m)))
+_perceptron = _of_margin(lambda m: (relu(-m), jnp.where(-m <= 0, 0.0, -1.0)))
 
 
 def _signed(predictor_outputs, targets, where, weights, reduction):

@@ -1028,19 +1028,19 @@ def _stirling(t):
     return jnp.where(t > 1, log_t - 1, 0), jnp.where(t > 1, (LOG_2_PI + log_t) / 2, 0)
 
 
-# e^p - t (p - own). Where e^p overflows, p (e^p/p - t (p - own)/p) still has its sign;
-# beyond p = 100, e^p is larger than any product.
+# e^p - t (p - own), 0 · inf being 0. Where e^p overflows, p (e^p/p - t (p - own)/p)
+# still has its sign; beyond p = 100, e^p is larger than any product.
 @pointwise
 def _poisson(p, t, own):
     rate = jnp.exp(p)
     q = jnp.clip(p, 88, 100)
     far = q * (jnp.exp(q - jnp.log(q)) - t * ((q - own) / q))
-    value = jnp.where(jnp.isinf(rate), far, minus_product(rate, t, p - own))
-    return value, (rate - t, own - p, t)
+    near = minus_product(rate, t, jnp.where(t == 0, 0, p - own))
+    return jnp.where(jnp.isinf(rate), far, near), (rate - t, own - p, t)
 
 
-# p - t (log(p + eps) - own), with 0 log 0 = 0. What rounding took from p + eps matters
-# where the sum is near 1, and the logarithm near 0.
+# p - t (log(p + eps) - own), with 0 log 0 = 0 log inf = 0. What rounding took from
+# p + eps matters where the sum is near 1, and the logarithm near 0.
 @pointwise
 def _poisson_of_rate(p, t, own, eps):
     rate, lost = two_difference(p, -eps)
@@ -1049,7 +1049,8 @@ def _poisson_of_rate(p, t, own, eps):
     log_rate = jnp.log(rate) + stop_gradient(lost / jnp.where(rate == 0, 1, rate))
     surplus = jnp.where(none, 0, log_rate) - own
     share = quotient(t, rate)
-    return minus_product(p, t, surplus), (1 - share, -surplus, t, -share)
+    value = minus_product(p, t, jnp.where(t == 0, 0, surplus))
+    return value, (1 - share, -surplus, t, -share)
 
 
 def gaussian_nll_loss(

@@ -7,6 +7,8 @@ import pytest
 from common import KEEP, WEIGHTS, assert_close, each_case, tangents, weighted
 from jax.experimental import checkify
 
+import jaxloss as jl
+
 pytestmark = pytest.mark.usefixtures("device")
 
 
@@ -128,6 +130,46 @@ def check_no_nan(case, real, rest):
     found = slope(real), jax.jvp(loss, (real,), (direction,))[1]
     for leaf in jax.tree.leaves(found):
         assert not np.isnan(leaf).any()
+
+
+FLAT = [0, 0]  # by the scores and by the targets
+AT_INFINITY = [
+    *(
+        (loss, (sign * np.inf, sign), 0, FLAT)
+        for loss in (
+            jl.hinge_loss,
+            jl.squared_hinge_loss,
+            jl.soft_margin_loss,
+            jl.perceptron_loss,
+        )
+        for sign in (1.0, -1.0)
+    ),
+    # exp(p) - t p, and p - t log p.
+    (jl.poisson_nll_loss, (-np.inf, 0.0), 0, [0, np.inf]),
+    (
+        lambda p, t: jl.poisson_nll_loss(p, t, log_input=False),
+        (np.inf, 0.0),
+        np.inf,
+        [1, -np.inf],
+    ),
+    # (2 - alpha)/alpha (-1) below alpha = 0, with the slope 2/alpha² in alpha.
+    *(
+        (lambda e, alpha: jl.robust_loss(e, alpha=alpha), (np.inf, alpha), *truth)
+        for alpha, *truth in ((-1.0, 3, [0, 2]), (-4.0, 1.5, [0, 0.125]))
+    ),
+    (lambda e: jl.robust_loss(e, alpha=0.0), (np.inf,), np.inf, [0]),
+    (lambda e: jl.robust_loss(e, alpha=0.5), (-np.inf,), np.inf, [0]),
+    (lambda e: jl.robust_loss(e, alpha=-np.inf), (-np.inf,), 1, [0]),
+]
+
+
+@pytest.mark.parametrize(("loss", "arguments", "value", "slopes"), AT_INFINITY)
+def test_infinite_inputs_have_the_limits(loss, arguments, value, slopes):
+    every = tuple(range(len(arguments)))
+    with jax.debug_nans(False):
+        found = jax.jit(jax.value_and_grad(loss, every))(*arguments)
+    np.testing.assert_allclose(found[0], value, rtol=1e-6)
+    np.testing.assert_allclose(found[1], slopes, rtol=1e-6, atol=1e-18)
 
 
 @each_case()

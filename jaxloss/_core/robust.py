@@ -38,6 +38,11 @@ def robust(p: jax.Array, t: jax.Array, alpha: jax.Array, scale: jax.Array):
     alpha = jnp.where(alpha < -1e30, -1e30, jnp.where(alpha > 2, jnp.nan, alpha))
     # df/dalpha grows like log(1/b) at alpha = 2: b stops at one rounding from it.
     b = jnp.where(alpha > 2 - eps, eps, 2 - alpha)
+    # Below alpha = 0 the loss of an infinite error is that of the largest.
+    endless = jnp.isinf(p - t) & (jnp.isinf(p) | jnp.isinf(t))
+    bounded = endless & (alpha < 0)
+    largest = float(jnp.finfo(p.dtype).max)
+    p, t = (jnp.where(bounded, jnp.clip(x, -largest, largest), x) for x in (p, t))
     size = jnp.abs(stop_gradient(difference_over(p, t, scale)))
     far = size > 2 / math.sqrt(eps) * jnp.sqrt(b)  # where 1 + w² is w² to rounding
     s = difference_over(jnp.where(far, 0, p), jnp.where(far, 0, t), scale)
@@ -95,6 +100,8 @@ def robust(p: jax.Array, t: jax.Array, alpha: jax.Array, scale: jax.Array):
     value = jnp.where(b < 1, inner, outer)
     grown = jnp.where(far | (b >= 1), lever * lever, b * half * half + force * force)
     alpha_slope = _alpha_slope(alpha, log_r2, y, b_log / 2, grown)
+    value = jnp.where(endless & (alpha == 0), jnp.inf, value)
+    slope = jnp.where(endless & (alpha < 1), 0, slope)
     return value, (slope, -slope, alpha_slope, -scale_slope)
 
 
