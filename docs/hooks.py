@@ -150,6 +150,7 @@ def render(match, page):
     except Exception as error:  # the converter has many, none of its own
         log.warning("%s: cannot convert the formula %s (%r)", page.url, latex, error)
         return match[0]
+    math = math.replace(r"\_", "_")  # in a text it is left as it is
     if "\\" in math or ">&<" in math:  # a command that it let through
         log.warning("%s: cannot convert the formula %s", page.url, latex)
     return f'<{tag} class="formula">{space(math)}</{tag}>'
