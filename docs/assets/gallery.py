@@ -326,7 +326,10 @@ def of_clusters(draw):
 
     def drawn(figure):
         cutoffs = [4, 7]
-        parameters = jl.init_adaptive_softmax(jax.random.key(1), 2, 12, cutoffs)
+        parameters = jl.init_adaptive_softmax(
+            jax.random.key(1), 2, 12, cutoffs, div_value=1.0
+        )
+        parameters = jax.tree.map(lambda p: 2 * p, parameters)  # surer than at birth
         axes = figure.subplots()
         draw(axes, parameters, cutoffs)
 
