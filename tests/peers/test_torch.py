@@ -148,8 +148,8 @@ def pos_weight(variant, weight):
     )
 
 
-def weighed(peer, name, inputs):
-    """PyTorch's `weight` by example; its mean divides by the number of examples."""
+def weighed(peer, name, inputs, reductions=("none", "sum")):
+    """PyTorch's `weight` by example; the mean of some divides by their number."""
     return Row(
         peer=peer,
         name=name,
@@ -158,7 +158,7 @@ def weighed(peer, name, inputs):
         cases={"random": (*inputs, uniform(6, 5, seed=2))},
         variant="weight",
         wrt=(0, 1),
-        reductions=("none", "sum"),
+        reductions=reductions,
         difference=1,
     )
 
@@ -172,6 +172,9 @@ ELEMENTWISE = [
     elementwise("huber_loss", "huber_loss", ERRORS),
     elementwise("huber_loss", "huber_loss", ERRORS, "delta=0.5", delta=0.5),
     elementwise("huber_loss", "huber_loss", ERRORS, "delta=2", delta=2.0),
+    weighed("mse_loss", "squared_error", RANDOM_PAIR, ("none", "sum", "mean")),
+    weighed("l1_loss", "absolute_error", RANDOM_PAIR, ("none", "sum", "mean")),
+    weighed("huber_loss", "huber_loss", RANDOM_PAIR),
     likelihood(
         "poisson_nll_loss",
         COUNTS | {"ends": (repeated(-80, 20, 0, 1), repeated(3, 0, 1, 1000))},
@@ -623,13 +626,14 @@ EMBEDDINGS = [
 
 FRAMES = normal(4, 7, 5, scale=2)
 FRAME_PADDINGS = rounded(np.arange(7) >= np.array([[7], [6], [4], [1]]))
+SHORT_PADDINGS = rounded(np.arange(7) >= np.array([[7], [6], [2], [1]]))
 # A repeated label, which needs a blank between; an empty one; the longest possible.
 TRANSCRIPTS = np.array([[1, 1, 2], [3, 4, 1], [4, 4, 0], [0, 0, 0]], np.int32)
 LABEL_PADDINGS = rounded(np.arange(3) >= np.array([[3], [3], [2], [0]]))
 TRANSCRIBED = (FRAMES, FRAME_PADDINGS, TRANSCRIPTS, LABEL_PADDINGS)
 
 
-def ctc(variant, inputs, blank=0, **lost):
+def ctc(variant, inputs, blank=0, zero_infinity=False, **lost):
     def there(x, paddings, labels, label_paddings, **r):
         return F.ctc_loss(
             x.log_softmax(-1).transpose(0, 1),
@@ -637,14 +641,21 @@ def ctc(variant, inputs, blank=0, **lost):
             (1 - paddings).sum(-1).long(),
             (1 - label_paddings).sum(-1).long(),
             blank=blank,
+            zero_infinity=zero_infinity,
             **r,
         )
+
+    def here(loss, *x, **r):
+        where = None
+        if zero_infinity:
+            where = jax.numpy.isfinite(loss(*x, blank_id=blank))
+        return loss(*x, blank_id=blank, where=where, **r)
 
     return Row(
         "ctc_loss",
         "ctc_loss",
         there,
-        lambda loss, *x, **r: loss(*x, blank_id=blank, **r),
+        here,
         inputs,
         variant,
         wrt=(0,),
@@ -660,6 +671,13 @@ SEQUENCES = [
         "blank=3",
         {"random": (*TRANSCRIBED[:2], (TRANSCRIPTS + 3) % 5, LABEL_PADDINGS)},
         blank=3,
+        difference=20,
+    ),
+    ctc(
+        "zero_infinity",
+        # Two frames cannot spell 4, 4; the third sequence has no more.
+        {"random": (FRAMES, SHORT_PADDINGS, TRANSCRIPTS, LABEL_PADDINGS)},
+        zero_infinity=True,
         difference=20,
     ),
     ctc(
