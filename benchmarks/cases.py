@@ -126,7 +126,8 @@ def _sequences(rng, shrink):
 def _keras_ctc(logits, frames, labels, unused):
     import keras
 
-    return jnp.mean(keras.losses.ctc(labels, logits))
+    ctc: Loss = keras.losses.ctc
+    return jnp.mean(ctc(labels, logits))
 
 
 def _torch_ctc(logits, frames, labels, unused):
@@ -151,8 +152,8 @@ def _keras_dice(logits, targets):
     import jax
     import keras
 
-    p = jax.nn.softmax(logits)
-    return jnp.mean(keras.losses.dice(targets, p, axis=(1, 2)))
+    dice: Loss = keras.losses.dice
+    return jnp.mean(dice(targets, jax.nn.softmax(logits), axis=(1, 2)))
 
 
 def _log_densities(rng, shrink):
