@@ -550,6 +550,9 @@ def _distance(x, y, axis, degree, eps):
     The scale is a constant that the result does not depend on. Where all terms are 0
     the distance is 0, and so is its gradient.
     """
+    if isinstance(degree, int | float) and degree == 2:
+        eps = checks.broadcast_to(eps, jnp.sum(x, axis=axis))
+        return _euclidean(x, y, eps, axis=axis)
     gap = jnp.abs(x - y)
     largest = stop_gradient(jnp.max(gap, axis=axis, initial=0))
     if isinstance(degree, int | float) and math.isinf(degree):
@@ -559,14 +562,39 @@ def _distance(x, y, axis, degree, eps):
     scale = jnp.maximum(largest, stop_gradient(root))
     scale = jnp.where((scale == 0) | jnp.isinf(scale), 1, scale)
     ratio = gap / jnp.expand_dims(scale, axis)
-    if isinstance(degree, int | float) and degree == 2:
-        powers = ratio * ratio
-    else:
-        powers = jnp.where(ratio == 0, 0, jnp.where(ratio == 0, 1, ratio) ** degree)
+    powers = jnp.where(ratio == 0, 0, jnp.where(ratio == 0, 1, ratio) ** degree)
     offset = jnp.where(eps > 0, eps / jnp.where(eps > 0, scale, 1) ** degree, 0)
     total = jnp.sum(powers, axis=axis) + offset
     positive = jnp.where(total == 0, 1, total)
     return jnp.where(total == 0, 0, scale * positive**inverse)
+
+
+# d = (Σ (x - y)² + eps)^(1/2), scaled likewise, and d d/dx = (x - y)/d, 0 at d = 0. The
+# maximum, the sum and the slope each read x and y and write no difference for the next:
+# three forms of it, since XLA writes what they share.
+def _euclidean_forward(x, y, eps, *, axis):
+    largest = jnp.max(jnp.maximum(x, y) - jnp.minimum(x, y), axis=axis, initial=0)
+    root = jnp.sqrt(eps)
+    scale = jnp.maximum(largest, root)
+    scale = jnp.where((scale == 0) | jnp.isinf(scale), 1, scale)
+    ratio = (y - x) / jnp.expand_dims(scale, axis)
+    offset = root / scale
+    total = jnp.sum(ratio * ratio, axis=axis) + offset * offset
+    return scale * jnp.sqrt(total), (x, y, eps)
+
+
+def _euclidean_backward(residuals, cotangent, *, axis):
+    x, y, eps = residuals
+    d = _euclidean(x, y, eps, axis=axis)
+    d = jnp.where(d == 0, 1, d)
+    # XLA multiplies by 1/d, which has to be at least the smallest normal number.
+    k = jnp.where(d > 1, 0.25, 1)
+    unit = ((x - y) * jnp.expand_dims(k, axis)) / jnp.expand_dims(k * d, axis)
+    slope = jnp.expand_dims(cotangent, axis) * unit
+    return slope, -slope, cotangent * (0.5 / d)
+
+
+_euclidean = analytic(_euclidean_forward, _euclidean_backward)
 
 
 def ntxent(

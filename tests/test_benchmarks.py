@@ -17,6 +17,7 @@ def test_row_is_measured_and_written(name, tmp_path):
     assert set(result["milliseconds"]) == {"jaxloss", *row.peers}
     assert set(result["ratio"]) == set(row.peers)
     assert all(value > 0 for value in result["milliseconds"].values())
+    assert result["floor"] is None
     assert set(result["temporaries"]) == {"jaxloss", *row.peers} - {"torch"}
     table = {
         "platform": "cpu",
