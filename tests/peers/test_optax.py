@@ -290,16 +290,39 @@ EMBEDDINGS = [
 
 RELEVANCE = rounded(integers(6, 5, below=4))
 RANKING = [
-    row("ranking_softmax_loss", {"random": (ROWS, RELEVANCE)}, difference=10, **options)
-    for options in (
-        {},
-        {"reduce_fn": None},
-        {"reduce_fn": jnp.sum},
-        {"where": CLASSES},
-        {"where": EXAMPLES[:, None] & CLASSES},
-        {"where": CLASSES, "weights": uniform(6, 5, seed=4), "reduce_fn": None},
-        {"weights": uniform(6, 1, seed=4)},
-    )
+    *(
+        row(
+            "ranking_softmax_loss",
+            {"random": (ROWS, RELEVANCE)},
+            difference=10,
+            **options,
+        )
+        for options in (
+            {},
+            {"reduce_fn": None},
+            {"reduce_fn": jnp.sum},
+            {"where": CLASSES},
+            {"where": EXAMPLES[:, None] & CLASSES},
+        )
+    ),
+    *(
+        Row(
+            "ranking_softmax_loss",
+            "ranking_softmax_loss",
+            lambda x, y, w, o=options: optax.losses.ranking_softmax_loss(
+                x, y, weights=w, **o
+            ),
+            lambda loss, x, y, w, o=options: loss(x, y, weights=w, **o),
+            {"random": (ROWS, RELEVANCE, weights)},
+            ", ".join(("weights", *options)),
+            wrt=(0, 1) if options else None,  # optax's slope at a masked weight is NaN
+            difference=10,
+        )
+        for weights, options in (
+            (uniform(6, 5, seed=4), {"where": CLASSES, "reduce_fn": None}),
+            (uniform(6, 1, seed=4), {}),
+        )
+    ),
 ]
 
 FRAME_PADDINGS = rounded(np.arange(7) >= np.array([[7], [6], [4], [2]]))
