@@ -20,7 +20,7 @@ from jaxloss._core.mesh import (
     placement,
     total,
 )
-from jaxloss._core.numerics import product, two_difference
+from jaxloss._core.numerics import capped_product, two_difference
 
 Axes = int | tuple[int, ...]
 
@@ -157,44 +157,59 @@ def surprisal(
     return _surprisal(widen(logits), labels, top, axis=axis, axis_name=axis_name)
 
 
-# Σ_j q_j (log Σ_k e^{x_k} - x_j) with soft labels q of sum Q, which need not be 1.
-# With m the maximum and r = Σ e^{x_k - m} without one class at the maximum,
+# e^{x_j - m} and r, their sum without one class at the maximum m, which keeps its
+# digits where that class has all the mass. Rounding x_j - m costs e^{x_j - m} as much
+# as x_j - m is large; what it took is put back. e - floor(e) is e, 0 at a maximum, and
+# has the slope of e everywhere. With ties the whole sum is at least 2.
+#
+# For speed: the division, unlike a product, makes XLA write e once, into the buffer of
+# the gradient, and the sums read it there; a comparison must follow each sum, since
+# XLA's library for sums on CPU is slow with arithmetic behind one.
+def _exponentials(logits, top):
+    gap, lost = two_difference(logits, top)
+    # Where the exponential is not 0, next to nothing is lost.
+    return jnp.exp(gap) / (1 - jnp.minimum(lost, 0.25))
+
+
+def _sum_of_rest(exponentials, axis, axis_name):
+    whole = total(jnp.sum(exponentials, axis=axis, keepdims=True), axis_name)
+    below = exponentials - jnp.floor(exponentials)
+    below = total(jnp.sum(below, axis=axis, keepdims=True), axis_name)
+    return jnp.where(whole >= 2, whole - 1, below)
+
+
+# Σ_j q_j (log Σ_k e^{x_k} - x_j) with soft labels q of sum Q, which need not be 1:
 #     loss = Σ_j q_j (m - x_j) + Q log1p(r),           no negative term,
 #     d loss / d x_j = Q p_j - q_j,   p_j = e^{x_j - m} / (1 + r), and at a maximum
 #                    = (Q - q_j) - Q r / (1 + r),      exact as p_j -> 1,
 #     d loss / d q_j = (m - x_j) + log1p(r).
-# Where x_j = -inf, a label of 0 adds 0.
+# Where x_j = -inf, a label of 0 adds 0. One pass writes e and one the slope, without a
+# temporary: the broadcast of m would be one if the value did not use that of -m.
 def _soft_forward(logits, labels, top, *, axis, axis_name):
     top = jnp.expand_dims(top, axis)
-    gap, lost = two_difference(logits, top)
-    first = gap == 0
-    e = jnp.exp(gap)
-    others = jnp.where(first, e - 1, e * (1 + lost))  # 0, with the slope of e
-    rest = total(jnp.sum(others, axis=axis, keepdims=True), axis_name)
-    ties = jnp.sum(first, axis=axis, keepdims=True, dtype=rest.dtype)
-    rest = rest + jnp.maximum(total(ties, axis_name) - 1, 0)
+    rest = _sum_of_rest(_exponentials(logits, top), axis, axis_name)
     mass = total(jnp.sum(labels, axis=axis, keepdims=True), axis_name)
     base = jnp.log1p(rest)
     # By halves: m - x_j may overflow where q_j times it does not.
-    behind = product(labels, top / 2 - logits / 2)
-    behind = total(jnp.sum(behind, axis=axis, keepdims=True), axis_name)
-    value = 2 * behind + mass * base
-    return jnp.squeeze(value, axis), (logits, labels, top, rest, mass, base)
+    behind = capped_product(labels, -(logits / 2 + -top / 2))
+    behind = total(jnp.sum(behind, axis=axis), axis_name)
+    behind = jnp.where(behind == 0, 0, 2 * behind)
+    value = behind + jnp.squeeze(mass * base, axis)
+    return value, (logits, labels, top, rest, mass, base)
 
 
 def _soft_backward(residuals, cotangent, *, axis, axis_name):
     logits, labels, top, rest, mass, base = residuals
     cotangent = jnp.expand_dims(cotangent, axis)
-    gap, lost = two_difference(logits, top)
     share = mass / (1 + rest)
-    e = jnp.exp(gap) * (1 + lost)
+    e = _exponentials(logits, top)
     # At a maximum e is 1; 1 - e adds nothing but e's slope to the second derivative.
     at_top = (mass - labels) - (rest + (1 - e)) * share
-    slope = jnp.where(gap == 0, at_top, e * share - labels)
+    slope = jnp.where((e == 1) & (rest < 1), at_top, e * share - labels)
     impossible = jnp.isneginf(logits)
     slope = jnp.where(impossible, 0, slope)
     # Not inf there, even under a label: times a class weight of 0 it would be NaN.
-    surprise = jnp.where(impossible, 0, base - gap)
+    surprise = jnp.where(impossible, 0, base - (logits - top))
     return cotangent * slope, cotangent * surprise, None
 
 
