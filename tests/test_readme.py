@@ -47,15 +47,18 @@ def test_commands_are_one_line_each():
     assert "pytest" in commands[1]
 
 
-def test_example_prints_what_its_comments_say():
-    [example] = blocks("python")
-    assert len([line for line in example.splitlines() if line]) == 10
-    expected = re.findall(r"^print\(.*\)  # (.*)$", example, re.M)
-    printed = io.StringIO()
-    with contextlib.redirect_stdout(printed):
-        exec(example, {})
-    assert expected
-    assert printed.getvalue().splitlines() == expected
+def test_examples_print_what_their_comments_say():
+    """One after the other, in one session; the first is ten lines long."""
+    examples = blocks("python")
+    assert len([line for line in examples[0].splitlines() if line]) == 10
+    names = {}
+    for example in examples:
+        expected = re.findall(r"^print\(.*\)  # (.*)$", example, re.M)
+        printed = io.StringIO()
+        with contextlib.redirect_stdout(printed):
+            exec(example, names)
+        assert expected
+        assert printed.getvalue().splitlines() == expected
 
 
 @pytest.mark.parametrize(
