@@ -96,7 +96,10 @@ def jensen_shannon(logits_p, logits_q, beta):
 
 
 def earth_mover(probabilities, targets):
-    """Moves mass between the first point that is out of balance and the next to it."""
+    """Moves mass between the first point that is out of balance and the next to it.
+
+    Where the sums differ, what is left over goes to the last point.
+    """
     batch = probabilities.shape[:-1]
     work = np.zeros(batch)
     for i in np.ndindex(batch):
@@ -109,6 +112,7 @@ def earth_mover(probabilities, targets):
                     surplus[here] -= moved
                     surplus[there] += moved
                     work[i] += abs(moved) * (there - here)
+            work[i] += abs(surplus[here]) * (len(surplus) - 1 - here)
     return work
 
 
