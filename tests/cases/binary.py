@@ -49,7 +49,7 @@ def binary_sparsemax(logits, labels):
     """max over p in [0, 1] of p x - p² + p, less the score of the label's own p."""
     x = np.where(labels == 1, -logits, logits)
     p = np.clip((x + 1) / 2, 0, 1)
-    return p * x + p * (1 - p)
+    return zero_times(p, x) + p * (1 - p)
 
 
 def hinge_embedding(distances, targets, margin):

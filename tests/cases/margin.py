@@ -117,8 +117,8 @@ def multilabel_margin(scores, labels):
 
 def multilabel_soft_margin(logits, labels, class_weights=None):
     weights = np.ones(logits.shape[-1]) if class_weights is None else class_weights
-    right = labels * np.logaddexp(0, -logits)
-    wrong = (1 - labels) * np.logaddexp(0, logits)
+    right = zero_times(labels, np.logaddexp(0, -logits))
+    wrong = zero_times(1 - labels, np.logaddexp(0, logits))
     return (weights * (right + wrong)).mean(-1)
 
 
