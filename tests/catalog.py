@@ -29,7 +29,6 @@ from cases import (
     regression,
     segmentation,
     sequence,
-    vocabulary,
 )
 from cases.case import Case
 
@@ -45,5 +44,4 @@ CASES = [
     *ranking.CASES,
     *segmentation.CASES,
     *sequence.CASES,
-    *vocabulary.CASES,
 ]
