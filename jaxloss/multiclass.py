@@ -17,12 +17,7 @@ from jaxloss._core.classes import (
 )
 from jaxloss._core.derivative import pointwise
 from jaxloss._core.mesh import check_split, class_count, total
-from jaxloss._core.numerics import (
-    expm1,
-    expm1_ratio,
-    expm1_ratio_slope,
-    product,
-)
+from jaxloss._core.numerics import expm1, expm1_ratio, expm1_ratio_slope, product
 from jaxloss._core.reduction import Reduction, reduce_loss
 from jaxloss._core.softmax import (
     at_label,
@@ -32,6 +27,7 @@ from jaxloss._core.softmax import (
     soft_cross_entropy,
     surprisal,
     surprisals,
+    weighted_miss,
     widen,
 )
 
@@ -534,6 +530,8 @@ def softmax_focal_loss(
         hot = hot if scale is None else hot * scale
         per_class = jnp.expand_dims(checks.broadcast_to(gamma, labels), axis)
         focal = _focal(surprisals(logits, axis=axis), per_class)
+        # By an impossible class's label there is no slope: times 0 it would be NaN.
+        hot = jnp.where(jnp.isposinf(focal), jax.lax.stop_gradient(hot), hot)
         loss = jnp.sum(product(hot, focal), axis=axis)
         loss = jnp.where(is_class(logits, labels, axis), loss, jnp.nan)
     return reduce_loss(loss, keep, weights, reduction)
@@ -636,9 +634,8 @@ def poly_loss_cross_entropy(
     )
     epsilon = checks.scalar("epsilon", epsilon, labels.dtype)
     logits = widen(logits)  # once, so that the gradient is rounded once
-    miss = -expm1(-surprisals(logits, axis=axes))
     loss = soft_cross_entropy(logits, labels, axis=axes)
-    loss = loss + epsilon * jnp.sum(labels * miss, axis=axes)
+    loss = loss + weighted_miss(logits, epsilon * labels, axis=axes)
     return reduce_loss(loss, keep, weights, reduction)
 
 
@@ -717,8 +714,10 @@ def generalized_cross_entropy(
 
 
 # With the surprisal h = -log p and y = q h:
-#     f = (1 - e^-y)/q = h r(-y),   df/dh = e^-y,   df/dq = -h² r'(-y),
-# r(z) = (e^z - 1)/z. An impossible label, h = inf, costs 1/q.
+#     f = (1 - e^-y)/q = h r(-y),   df/dh = e^-y,
+#     df/dq = ((1 + y) e^-y - 1)/q² = -h² r'(-y),
+# r(z) = (e^z - 1)/z. The last form keeps its digits for a small y, the one before where
+# h² would overflow. An impossible label, h = inf, costs 1/q.
 @pointwise
 def _generalized(h, q):
     impossible = jnp.isposinf(h)
@@ -726,8 +725,12 @@ def _generalized(h, q):
     y = q * h
     value = jnp.where(impossible, 1 / q, h * expm1_ratio(-y))
     h_slope = jnp.where(impossible, 0, jnp.exp(-y))
-    q_slope = jnp.where(impossible, -1 / (q * q), -h * (h * expm1_ratio_slope(-y)))
-    return value, (h_slope, q_slope)
+    near = jnp.where(y < 1, h, 0)
+    near_slope = -near * (near * expm1_ratio_slope(-q * near))
+    far = jnp.minimum(y, 800)  # e^-800 is 0
+    far_slope = ((1 + far) * jnp.exp(-far) - 1) / q / q
+    far_slope = jnp.where(impossible, -1 / q / q, far_slope)
+    return value, (h_slope, jnp.where(impossible | (y >= 1), far_slope, near_slope))
 
 
 def smooth_labels(

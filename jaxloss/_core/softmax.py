@@ -20,7 +20,7 @@ from jaxloss._core.mesh import (
     placement,
     total,
 )
-from jaxloss._core.numerics import capped_product, two_difference
+from jaxloss._core.numerics import capped_product, expm1, two_difference
 
 Axes = int | tuple[int, ...]
 
@@ -198,18 +198,22 @@ def _soft_forward(logits, labels, top, *, axis, axis_name):
     return value, (logits, labels, top, rest, mass, base)
 
 
-def _soft_backward(residuals, cotangent, *, axis, axis_name):
-    logits, labels, top, rest, mass, base = residuals
-    cotangent = jnp.expand_dims(cotangent, axis)
+def _soft_slope(logits, labels, top, rest, mass):
+    """The slope by the logits: Q p_j - q_j with all its digits."""
     share = mass / (1 + rest)
     e = _exponentials(logits, top)
     # At a maximum e is 1; 1 - e adds nothing but e's slope to the second derivative.
     at_top = (mass - labels) - (rest + (1 - e)) * share
     slope = jnp.where((e == 1) & (rest < 1), at_top, e * share - labels)
-    impossible = jnp.isneginf(logits)
-    slope = jnp.where(impossible, 0, slope)
+    return jnp.where(jnp.isneginf(logits), 0, slope)
+
+
+def _soft_backward(residuals, cotangent, *, axis, axis_name):
+    logits, labels, top, rest, mass, base = residuals
+    cotangent = jnp.expand_dims(cotangent, axis)
+    slope = _soft_slope(logits, labels, top, rest, mass)
     # Not inf there, even under a label: times a class weight of 0 it would be NaN.
-    surprise = jnp.where(impossible, 0, base - (logits - top))
+    surprise = jnp.where(jnp.isneginf(logits), 0, base - (logits - top))
     return cotangent * slope, cotangent * surprise, None
 
 
@@ -231,6 +235,33 @@ def soft_cross_entropy(
     return _soft_cross_entropy(
         logits.astype(labels.dtype), labels, top, axis=axis, axis_name=axis_name
     )
+
+
+# Σ_j v_j (1 - p_j) with 1 - p_j = -expm1(log p_j). As d p_j = -p_j d surprisal_j, its
+# slope by the logits is that of the cross entropy with the labels v p.
+def _miss_forward(logits, scale, *, axis):
+    miss = -expm1(-surprisals(logits, axis=axis))
+    return jnp.sum(scale * miss, axis=axis), (logits, scale)
+
+
+def _miss_backward(residuals, cotangent, *, axis):
+    logits, scale = residuals
+    cotangent = jnp.expand_dims(cotangent, axis)
+    top = jnp.expand_dims(maximum(logits, axis), axis)
+    surprise = surprisals(logits, axis=axis)
+    labels = scale * jnp.exp(-surprise)
+    mass = jnp.sum(labels, axis=axis, keepdims=True)
+    rest = _sum_of_rest(_exponentials(logits, top), axis, None)
+    slope = _soft_slope(logits, labels, top, rest, mass)
+    return cotangent * slope, cotangent * -expm1(-surprise)
+
+
+_weighted_miss = analytic(_miss_forward, _miss_backward)
+
+
+def weighted_miss(logits: jax.Array, scale: jax.Array, *, axis: Axes) -> jax.Array:
+    """Σ scale · (1 - softmax(logits)) over `axis`, of arrays of one shape and dtype."""
+    return _weighted_miss(logits, scale, axis=axis)
 
 
 # log Σ_j e^{x_j - m} with m the maximum, near 0 where one class has all the mass: the
