@@ -7,6 +7,8 @@ import contextlib
 import inspect
 import io
 import re
+import tomllib
+import urllib.parse
 from pathlib import Path
 
 import pytest
@@ -36,6 +38,22 @@ def blocks(language):
 def test_losses_are_listed():
     [listed] = LIST.findall(README.read_text())
     assert listed == list_of_losses(), "run `python tests/test_readme.py`"
+
+
+def test_badges_are_true():
+    """In their alternative texts, and in the addresses of their pictures."""
+    project = tomllib.loads((README.parent / "pyproject.toml").read_text())["project"]
+    [jax] = project["dependencies"]
+    expected = {
+        "Python": f"≥ {project['requires-python'].removeprefix('>=')}",
+        "JAX": f"≥ {jax.removeprefix('jax>=')}",
+        "License": project["license"],
+    }
+    badges = re.findall(r"!\[(\S+?):? ([^]]+)\]\((https://[^)]+)\)", README.read_text())
+    assert {label: text for label, text, _ in badges} == expected
+    for label, text, address in badges:
+        message = f"{label}-{text.replace('-', '--')}-blue"
+        assert urllib.parse.unquote(address).endswith(f"/badge/{message}")
 
 
 def test_commands_are_one_line_each():

@@ -294,6 +294,8 @@ def surprisals(logits: jax.Array, *, axis: Axes) -> jax.Array:
     top = maximum(logits, axis)
     logits = widen(logits)
     excess = jnp.expand_dims(_excess(logits, top, axis=axis, axis_name=None), axis)
+    # An impossible class has a logit without a gradient.
+    logits = jnp.where(jnp.isneginf(logits), -jnp.inf, logits)
     return excess + (jnp.expand_dims(top, axis) - logits)
 
 
