@@ -193,6 +193,24 @@ def test_debug_nans_finds_nothing_to_report(case):
     assert all(np.isfinite(slope).all() for slope in gradient.values())
 
 
+@pytest.mark.parametrize(
+    ("loss", "labels"),
+    [
+        (jl.softmax_cross_entropy_with_integer_labels, [0, 1]),
+        (jl.softmax_focal_loss, [0, 1]),
+        (jl.generalized_cross_entropy, [0, 1]),
+        (jl.softmax_cross_entropy, [[0.5, 0.0, 0.5], [1.0, 0.0, 0.0]]),
+        (jl.poly_loss_cross_entropy, [[0.5, 0.0, 0.5], [1.0, 0.0, 0.0]]),
+        (jl.ranking_softmax_loss, [[0.5, 0.0, 0.5], [1.0, 0.0, 0.0]]),
+    ],
+)
+def test_debug_nans_passes_an_impossible_class_without_jit(loss, labels):
+    logits = jnp.array([[1.0, -jnp.inf, 0.5], [0.0, 1.0, 2.0]])
+    with jax.debug_nans(True):
+        gradient = jax.grad(lambda x: jnp.sum(loss(x, jnp.array(labels))))(logits)
+    assert np.isfinite(gradient).all()
+
+
 STAND_FOR_ALL = {"huber_loss", "softmax_cross_entropy", "nll_loss"}
 
 

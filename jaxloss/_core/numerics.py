@@ -5,6 +5,7 @@ the tests hold the losses to them over the whole range. Every piece is finite wh
 its true value is, and so are its derivatives of all orders, unless it says otherwise.
 """
 
+import functools
 import math
 from collections.abc import Sequence
 
@@ -116,6 +117,7 @@ def power_series(coefficients: Sequence[float], z: jax.Array) -> jax.Array:
     return total
 
 
+@functools.partial(jax.jit, inline=True)  # one operation to `jax.debug_nans`
 def two_difference(a: jax.Array, b: jax.Array) -> tuple[jax.Array, jax.Array]:
     """fl(a - b) and what rounding took from it, exactly (Knuth's TwoSum).
 
