@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -10,11 +11,10 @@ from jax.typing import ArrayLike
 
 from jaxloss._core import checks
 from jaxloss._core.derivative import analytic
-from jaxloss._core.mesh import whole
-from jaxloss._core.numerics import relu, softplus, two_difference
+from jaxloss._core.mesh import is_split, whole
+from jaxloss._core.numerics import softplus, two_difference
 from jaxloss._core.probability import sigmoid
 from jaxloss._core.reduction import Reduction, reduce_loss, select
-from jaxloss._core.softmax import log_sum_exp
 
 Axis = int | tuple[int, ...] | None
 
@@ -405,9 +405,9 @@ def triplet_margin_loss(
 
     Numerics:
         Computes in float32, or float64 if an input is float64; time and memory are
-        linear in the number of elements. Differences are scaled before they are raised
-        to a power, so that lengths of 1e-30 and 1e30 are right. An empty or fully
-        masked input has sum and mean 0.
+        linear in the number of elements. Lengths of 1e-30 and 1e30 are right, as
+        differences are scaled before they are raised to a power, for `norm_degree` 2 if
+        any square needs it. An empty or fully masked input has sum and mean 0.
 
     Raises:
         TypeError: If an input is not real, `anchors` not floating, or `where` not
@@ -569,18 +569,33 @@ def _distance(x, y, axis, degree, eps):
     return jnp.where(total == 0, 0, scale * positive**inverse)
 
 
-# d = (Σ (x - y)² + eps)^(1/2), scaled likewise, and d d/dx = (x - y)/d, 0 at d = 0. The
-# maximum, the sum and the slope each read x and y and write no difference for the next:
-# three forms of it, since XLA writes what they share.
+# d = (Σ (x - y)² + eps)^(1/2), and d d/dx = (x - y)/d, 0 at d = 0. Only where a sum of
+# squares of the batch leaves the range of floating point all of them are scaled, for
+# two more passes over the vectors. The sum and the slope each read x and y and write no
+# difference for the other: two forms of it, since XLA writes what they share.
 def _euclidean_forward(x, y, eps, *, axis):
+    gap = y - x
+    total = jnp.sum(gap * gap, axis=axis) + eps
+    info = jnp.finfo(x.dtype)
+    # Of this size a sum does not miss the squares that underflow.
+    least = 8 * x.shape[axis] * float(info.tiny / info.eps)
+    d = jax.lax.cond(
+        jnp.all((total > least) & jnp.isfinite(total)),
+        lambda: jnp.sqrt(total),
+        lambda: _scaled_distance(x, y, eps, axis),
+    )
+    return d, (x, y, eps)
+
+
+def _scaled_distance(x, y, eps, axis):
+    """The distance over the whole range; its scale is a largest difference."""
     largest = jnp.max(jnp.maximum(x, y) - jnp.minimum(x, y), axis=axis, initial=0)
     root = jnp.sqrt(eps)
     scale = jnp.maximum(largest, root)
     scale = jnp.where((scale == 0) | jnp.isinf(scale), 1, scale)
     ratio = (y - x) / jnp.expand_dims(scale, axis)
     offset = root / scale
-    total = jnp.sum(ratio * ratio, axis=axis) + offset * offset
-    return scale * jnp.sqrt(total), (x, y, eps)
+    return scale * jnp.sqrt(jnp.sum(ratio * ratio, axis=axis) + offset * offset)
 
 
 def _euclidean_backward(residuals, cotangent, *, axis):
@@ -638,9 +653,9 @@ def ntxent(
 
     Numerics:
         Computes in float32, or float64 if the embeddings are float64, the products in
-        full precision on every backend; memory is that of three `[N, N]` matrices. A
-        pair is a softplus, so that a small loss keeps its digits. Without a pair the
-        mean is 0 with a zero gradient.
+        full precision on every backend; memory is less than that of one `[N, N]`
+        matrix, which is never built whole. A pair is a softplus, so that a small loss
+        keeps its digits. Without a pair the mean is 0 with a zero gradient.
 
     Raises:
         TypeError: If `embeddings` is not floating, `labels` is not integer, or `where`
@@ -659,16 +674,19 @@ def ntxent(
         Representations", ICML 2020, https://arxiv.org/abs/2002.05709, equation 1
     """
     checks.check_number("temperature", temperature, minimum=0, open_minimum=True)
-    x, same, other, keep, weights = _pairs(
-        embeddings, labels, where, weights, reduction
-    )
-    temperature = checks.scalar("temperature", temperature, x.dtype)
-    floor = jnp.finfo(x.dtype).eps  # of the squared norm, as optax's
-    u, _ = _direction(x, jnp.asarray(floor, x.dtype), (1,))
-    scores = _gram(u) / temperature
-    loss = _contrast(scores, same, other, axis=1)
-    pairs = jnp.sum(same, axis=1, dtype=x.dtype)
-    return reduce_loss(loss, keep, weights, reduction, pairs)
+    batch, weights = _examples(embeddings, labels, where, weights, reduction)
+    temperature = checks.scalar("temperature", temperature, batch.x.dtype)
+    floor = jnp.finfo(batch.x.dtype).eps  # of the squared norm, as optax's
+    u, _ = _direction(batch.x, jnp.asarray(floor, batch.x.dtype), (1,))
+
+    def against_all(rows, columns):
+        same, other = _pairs(rows, columns)
+        scores = _products(rows.x, columns.x) / temperature
+        loss = _contrast(scores, same, other, axis=1)
+        return loss, jnp.sum(same, axis=1, dtype=scores.dtype)
+
+    loss, pairs = _by_rows(against_all, batch._replace(x=u))
+    return reduce_loss(loss, batch.keep, weights, reduction, pairs)
 
 
 # A pair's -log(e^{s_ij} / (e^{s_ij} + Σ_k e^{s_ik})), k over the negatives of i, is a
@@ -677,16 +695,9 @@ def ntxent(
 #     d loss_i / d s_ij = -h_ij at its positives j,
 #     d loss_i / d s_ik = (Σ_j h_ij) e^{s_ik - a_i} at its negatives k.
 # The rule writes the gradient in one pass over the scores, where plain differentiation
-# keeps five [N, N] matrices.
+# keeps five arrays of their size.
 def _contrast_forward(scores, same, other, *, axis):
-    top = stop_gradient(
-        jnp.max(scores, axis=axis, keepdims=True, initial=-jnp.inf, where=other)
-    )
-    lone = jnp.isneginf(top)
-    top = jnp.where(lone, 0, top)
-    powers = jnp.exp(jnp.where(other, scores - top, 0))
-    total = jnp.sum(jnp.where(other, powers, 0), axis=axis, keepdims=True)
-    against = jnp.where(lone, -jnp.inf, top + jnp.log(jnp.where(lone, 1, total)))
+    against = _log_total(scores, other, axis)
     loss = jnp.sum(jnp.where(same, softplus(against - scores), 0), axis=axis)
     return loss, (scores, same, other, against)
 
@@ -746,9 +757,10 @@ def circle_loss(
 
     Numerics:
         Computes in float32, or float64 if the embeddings are float64, the products in
-        full precision on every backend; memory is that of a few `[N, N]` matrices that
-        the compiler fuses. An example without a positive or without a negative has loss
-        0 with a zero gradient. An empty or fully masked input has sum and mean 0.
+        full precision on every backend; memory is less than that of one `[N, N]`
+        matrix, which is never built whole. An example without a positive or without a
+        negative has loss 0 with a zero gradient. An empty or fully masked input has sum
+        and mean 0.
 
     Raises:
         TypeError: If `embeddings` is not floating, `labels` is not integer, or `where`
@@ -765,26 +777,87 @@ def circle_loss(
         Yifan Sun et al., "Circle Loss: A Unified Perspective of Pair Similarity
         Optimization", CVPR 2020, https://arxiv.org/abs/2002.10857, equation 6
     """
-    x, same, other, keep, weights = _pairs(
-        embeddings, labels, where, weights, reduction
-    )
-    gamma = checks.scalar("gamma", gamma, x.dtype)
-    margin = checks.scalar("margin", margin, x.dtype)
-    distance = _clamp(1 - _gram(x))
-    pull = gamma * relu(margin + distance) * (distance - margin)
-    push = gamma * relu((1 + margin) - distance) * ((1 - margin) - distance)
-    positive = log_sum_exp(jnp.where(same, pull, -jnp.inf), axis=1)
-    negative = log_sum_exp(jnp.where(other, push, -jnp.inf), axis=1)
-    paired = jnp.any(same, axis=1) & jnp.any(other, axis=1)
-    loss = softplus(jnp.where(paired, positive + negative, -jnp.inf))
-    return reduce_loss(loss, keep, weights, reduction)
+    batch, weights = _examples(embeddings, labels, where, weights, reduction)
+    gamma = checks.scalar("gamma", gamma, batch.x.dtype)
+    margin = checks.scalar("margin", margin, batch.x.dtype)
+
+    def against_all(rows, columns):
+        shared = (checks.broadcast_to(v, rows.label) for v in (gamma, margin))
+        scores = _products(rows.x, columns.x)
+        return _circle(scores, *_pairs(rows, columns), *shared, axis=1)
+
+    loss = _by_rows(against_all, batch)
+    return reduce_loss(loss, batch.keep, weights, reduction)
 
 
-def _pairs(embeddings, labels, where, weights, reduction):
-    """Embeddings [N, D] and the pairs [N, N] of the same and of different labels.
+# With e_ij what a pair lacks to its goal, 1 - s_ij and at least 0 for one of the same
+# label and s_ij and at most 1 for one of different labels, both kinds have the exponent
+#     f_ij = γ max(0, m + e_ij) (e_ij - m) = γ (e_ij² - m²) or 0,
+# and with A_i and B_i the logarithms of their sums of e^f and h_i = sigmoid(A_i + B_i),
+#     loss_i = softplus(A_i + B_i),
+#     d loss_i / d f_ij = h_i e^{f_ij - A_i}, or B_i for A_i,
+#     d f / d e = 2 γ e,    d f / d γ = e² - m²,    d f / d m = -2 γ m.
+def _circle_forward(scores, same, other, gamma, margin, *, axis):
+    powers, _, _ = _circle_powers(scores, same, gamma, margin, axis)
+    positive = _log_total(powers, same, axis)
+    negative = _log_total(powers, other, axis)
+    lone = jnp.isneginf(positive) | jnp.isneginf(negative)
+    total = jnp.where(lone, -jnp.inf, positive + negative)
+    residuals = (scores, same, other, gamma, margin, positive, negative, total)
+    return softplus(jnp.squeeze(total, axis)), residuals
 
-    A masked example is in no pair.
-    """
+
+def _circle_backward(residuals, cotangent, *, axis):
+    scores, same, other, gamma, margin, positive, negative, total = residuals
+    powers, e, active = _circle_powers(scores, same, gamma, margin, axis)
+    level = jnp.where(same, positive, negative)
+    share = jnp.exp(jnp.where((same | other) & active, powers - level, -jnp.inf))
+    slope = (jnp.expand_dims(cotangent, axis) * sigmoid(total)) * share
+    twice = 2 * jnp.expand_dims(gamma, axis)
+    to_goal = jnp.where(scores > 1, 0, jnp.where(same, -twice, twice)) * e
+    by_gamma = jnp.sum(slope * _excess_square(e, margin, axis), axis=axis)
+    by_margin = (-2 * gamma * margin) * jnp.sum(slope, axis=axis)
+    return slope * to_goal, None, None, by_gamma, by_margin
+
+
+def _circle_powers(scores, same, gamma, margin, axis):
+    """The exponents, what each pair lacks, and whether it is pulled or pushed."""
+    lacks = jnp.where(same, _clamp(1 - scores), jnp.where(scores > 1, 1, scores))
+    active = lacks > -jnp.expand_dims(margin, axis)
+    e = jnp.where(active, lacks, 0)
+    powers = jnp.expand_dims(gamma, axis) * _excess_square(e, margin, axis)
+    return jnp.where(active, powers, 0), e, active
+
+
+def _excess_square(e, margin, axis):
+    margin = jnp.expand_dims(margin, axis)
+    return (e + margin) * (e - margin)
+
+
+_circle = analytic(_circle_forward, _circle_backward)
+
+
+def _log_total(powers, pairs, axis):
+    """log Σ exp(powers) over the pairs of each row, -inf without one."""
+    top = jnp.max(powers, axis=axis, keepdims=True, initial=-jnp.inf, where=pairs)
+    lone = jnp.isneginf(top)
+    top = stop_gradient(jnp.where(lone, 0, top))
+    parts = jnp.exp(jnp.where(pairs, powers - top, -jnp.inf))
+    total = jnp.sum(parts, axis=axis, keepdims=True)
+    return jnp.where(lone, -jnp.inf, top + jnp.log(jnp.where(lone, 1, total)))
+
+
+class _Examples(NamedTuple):
+    """Some examples of a batch."""
+
+    x: jax.Array  # [N, D]
+    label: jax.Array  # [N]
+    keep: jax.Array | None  # [N]
+    index: jax.Array  # [N], in the batch
+
+
+def _examples(embeddings, labels, where, weights, reduction):
+    """The batch and its weights, checked."""
     (x,) = checks.real_arrays(embeddings=embeddings)
     if x.ndim != 2:
         raise ValueError(f"`embeddings` must have shape [N, D], got shape {x.shape}.")
@@ -797,20 +870,63 @@ def _pairs(embeddings, labels, where, weights, reduction):
     keep, weights = checks.tail(
         where, weights, reduction, shape=labels.shape, dtype=x.dtype
     )
-    # On an explicit mesh each device has its own rows, and all columns.
-    equal = jnp.expand_dims(labels, 1) == jnp.expand_dims(whole(labels, 0), 0)
-    off_diagonal = ~jnp.eye(len(labels), dtype=bool)
-    both = jnp.ones_like(equal)
     if keep is not None:
         keep = jnp.broadcast_to(keep, labels.shape)
         (x,) = select(jnp.expand_dims(keep, 1), x)
-        both = jnp.expand_dims(keep, 1) & jnp.expand_dims(whole(keep, 0), 0)
-    return x, equal & off_diagonal & both, ~equal & both, keep, weights
+    return _Examples(x, labels, keep, jnp.arange(len(labels))), weights
 
 
-def _gram(x):
-    """All inner products [N, N], in the precision of x on every backend."""
-    return jnp.matmul(x, whole(x, 0).T, precision=jax.lax.Precision.HIGHEST)
+def _pairs(rows, columns):
+    """Which pairs are of the same and of different labels; a masked one is neither."""
+
+    def each(relation, a, b):
+        return relation(jnp.expand_dims(a, 1), jnp.expand_dims(b, 0))
+
+    same = each(jnp.equal, rows.label, columns.label)
+    other = ~same
+    same = same & each(jnp.not_equal, rows.index, columns.index)
+    if rows.keep is None:
+        return same, other
+    both = each(jnp.logical_and, rows.keep, columns.keep)
+    return same & both, other & both
+
+
+def _products(x, y):
+    """All inner products, in the precision of the arguments on every backend."""
+    return jnp.matmul(x, y.T, precision=jax.lax.Precision.HIGHEST)
+
+
+# With the scores of all pairs at once XLA on CPU writes three [N, N] arrays for either
+# loss, one for each sum over the columns that reads more than a matrix.
+_BLOCKS, _LEAST_ROWS = 8, 64
+
+
+def _by_rows(loss, batch):
+    """loss(rows, columns) of every example against the batch, by blocks of rows.
+
+    No [N, N] matrix is there at any time, but an eighth: each block's scores go before
+    the next one's come, and the gradient computes them again, which makes four products
+    of matrices out of three.
+    """
+    # On an explicit mesh each device has its own rows, and all columns.
+    columns = jax.tree.map(lambda a: whole(a, 0), batch)
+    each = jax.checkpoint(lambda rows: loss(rows, columns), prevent_cse=False)
+    n = len(batch.label)
+    count = min(n // _LEAST_ROWS, _BLOCKS)
+    if count < 2 or is_split(batch.x, 0):
+        return each(batch)
+
+    def split(a):
+        # A block is every count-th row: of rows spread over devices, some of each.
+        rows = a[: n - n % count].reshape(-1, count, *a.shape[1:])
+        return rows.swapaxes(0, 1)
+
+    def joined(blocks, rest):
+        return jnp.concatenate([blocks.swapaxes(0, 1).reshape(-1), rest])
+
+    blocks = jax.lax.map(each, jax.tree.map(split, batch))
+    rest = each(jax.tree.map(lambda a: a[n - n % count :], batch))
+    return jax.tree.map(joined, blocks, rest)
 
 
 def _clamp(x):
