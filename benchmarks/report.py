@@ -67,7 +67,13 @@ def _chart(report, path):
     import matplotlib.pyplot as plt
 
     results = report["results"]
-    colors = {"optax": "#0072B2", "keras": "#D55E00", "torch": "#009E73"}
+    colors = {
+        "optax": "#0072B2",
+        "keras": "#D55E00",
+        "torch": "#009E73",
+        "torch in chunks": "#56B4E9",
+        "tokamax": "#CC79A7",
+    }
     figure, axes = plt.subplots(
         figsize=(8, 0.62 * len(results) + 1.2), layout="constrained"
     )
