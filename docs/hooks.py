@@ -72,18 +72,10 @@ def on_page_markdown(markdown, page, **_):
     for folder, boost in ranks.items():
         if page.url.startswith(folder):
             page.meta.setdefault("search", {"boost": boost})
-    markdown = re.sub(r"^\|.*\n", present, markdown, flags=re.MULTILINE)
     for marker, make in MARKERS.items():
         if marker in markdown:
             markdown = markdown.replace(marker, "\n".join(make()))
     return markdown
-
-
-def present(row):
-    """A row of a table, unless it is about a loss that is still to come."""
-    names = set(re.findall(r"`(\w+)`", row[0]))
-    public = {name for family in families.values() for name in family}
-    return "" if names & gallery.CARDS.keys() - public else row[0]
 
 
 def list_of_losses():

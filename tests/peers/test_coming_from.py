@@ -92,8 +92,8 @@ def test_torch():
             module = getattr(torch.nn, *code(row[1]))
             parameters = inspect.signature(module).parameters.keys()
             forward = inspect.signature(module.forward).parameters.keys()
-            ours = {"self", "device", "dtype"}
-            assert_possible(call, remarks, (parameters | forward) - ours)
+            elsewhere = {"self", "device", "dtype"}
+            assert_possible(call, remarks, (parameters | forward) - elsewhere)
 
 
 def test_keras():
