@@ -35,8 +35,8 @@ class Row:
     torch: Loss | None = None
     # More peers; the first word of a name is the library's.
     more: Mapping[str, Loss] = dataclasses.field(default_factory=dict)
-    # What any way to compute the loss has to compute: no peer, but a measure.
-    bare: Loss | None = None
+    # What any way to value and gradient has to compute: no peer, but a measure.
+    bare: Callable[..., Any] | None = None
     # The ratio best peer / jaxloss, or peer / jaxloss, that is promised on a CPU.
     floor: float | None = None
     floor_peer: str | None = None
@@ -197,9 +197,14 @@ def _full_logits(hidden, kernel, labels):
 
 
 def _three_products(hidden, kernel, labels):
-    """H K and, as its gradients, X Kᵀ and Hᵀ X."""
-    x = hidden @ kernel
-    return jnp.vdot(x, x) / 2
+    """X = H K, X Kᵀ and Hᵀ X; by quarters, which is faster than with all of X."""
+
+    def quarter(total, hidden):
+        x = hidden @ kernel
+        return total + hidden.T @ x, x @ kernel.T
+
+    quarters = hidden.reshape(4, -1, hidden.shape[1])
+    return jax.lax.scan(quarter, jnp.zeros_like(kernel), quarters)
 
 
 def _torch_linear(*, chunks):

@@ -25,20 +25,17 @@ def measure(row: Row, *, rounds: int, shrink: int) -> dict[str, Any]:
     inputs = row.make(np.random.default_rng(0), shrink)
     steps, temporaries = {}, {}
     arrays = jax.tree.map(lambda x: _cast(jnp.asarray(x), row.dtype), inputs)
-    losses = {"jaxloss": row.jaxloss, **row.peers}
-    if row.bare is not None:
-        losses[BARE] = row.bare
-    for name, loss in losses.items():
+    for name, loss in {"jaxloss": row.jaxloss, **row.peers}.items():
         wrt = row.moving(name)
         if name.startswith("torch"):
             steps[name] = _torch_step(loss, inputs, wrt, row.dtype)
         else:
-            step = jax.jit(jax.value_and_grad(loss, wrt))
-            compiled = step.lower(*arrays).compile()
-            if name != BARE:
-                analysis = compiled.memory_analysis()
-                temporaries[name] = analysis.temp_size_in_bytes if analysis else None
+            compiled = jax.jit(jax.value_and_grad(loss, wrt)).lower(*arrays).compile()
+            analysis = compiled.memory_analysis()
+            temporaries[name] = analysis.temp_size_in_bytes if analysis else None
             steps[name] = _jax_step(compiled, arrays)
+    if row.bare is not None:
+        steps[BARE] = _jax_step(jax.jit(row.bare).lower(*arrays).compile(), arrays)
     seconds = {name: [] for name in steps}
     for turn in range(rounds + 1):
         for name, step in steps.items():

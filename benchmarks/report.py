@@ -95,7 +95,7 @@ def _chart(report, path):
     for name, color in colors.items():
         if any(name in r["ratio"] for r in results):
             axes.barh([0], [0], color=color, label=name)
-    axes.legend(frameon=False)
+    figure.legend(loc="outside lower center", ncols=len(colors), frameon=False)
     axes.spines[["top", "right"]].set_visible(False)
     figure.savefig(path, dpi=130)
     plt.close(figure)
