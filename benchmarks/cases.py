@@ -219,12 +219,15 @@ def _torch_linear(*, chunks):
     return loss
 
 
-def _tokamax(hidden, kernel, labels):
-    import tokamax  # pyright: ignore[reportMissingImports]
+def _tokamax(**options):
+    def loss(hidden, kernel, labels):
+        import tokamax  # pyright: ignore[reportMissingImports]
 
-    return tokamax.linear_softmax_cross_entropy_loss(
-        hidden, labels, kernel, reduction="mean"
-    )
+        return tokamax.linear_softmax_cross_entropy_loss(
+            hidden, labels, kernel, reduction="mean", **options
+        )
+
+    return loss
 
 
 def _linear_row(name, ignored, **options):
@@ -337,7 +340,11 @@ ROWS = [
     _linear_row(
         "linear 4096 x 512 x 50304",
         0.0,
-        more={"torch in chunks": _torch_linear(chunks=True), "tokamax": _tokamax},
+        more={
+            "torch in chunks": _torch_linear(chunks=True),
+            "tokamax": _tokamax(),
+            "tokamax in chunks": _tokamax(implementation="chunked_xla"),
+        },
     ),
     _linear_row(
         "linear 4096 x 512 x 50304, half ignored",

@@ -73,6 +73,7 @@ def _chart(report, path):
         "torch": "#009E73",
         "torch in chunks": "#56B4E9",
         "tokamax": "#CC79A7",
+        "tokamax in chunks": "#E69F00",
     }
     figure, axes = plt.subplots(
         figsize=(8, 0.62 * len(results) + 1.2), layout="constrained"
