@@ -75,24 +75,26 @@ def test_every_size_agrees_with_full_logits(examples, classes, chunk_size, reduc
 
 
 @pytest.mark.parametrize("reduction", REDUCTIONS)
-def test_all_arguments_agree_with_full_logits(reduction):
-    hidden, kernel, labels = draw(29, 5, 13, scale=2.0)
+def test_all_arguments_agree_with_full_logits(x64, reduction):
+    hidden, kernel, labels = draw(29, 5, 13, scale=2.0, dtype=np.float64)
     rng = np.random.default_rng(1)
     arrays = {
         "hidden": hidden,
         "kernel": kernel,
-        "bias": jnp.float32(rng.normal(size=13)),
-        "class_weights": jnp.float32(rng.uniform(0.3, 2, 13)),
-        "weights": jnp.float32(rng.uniform(0.3, 2, 29)),
-        "label_smoothing": jnp.float32(0.1),
-        "z_loss": jnp.float32(0.05),
-        "logit_softcap": jnp.float32(4.0),
-        "temperature": jnp.float32(1.7),
+        "bias": jnp.asarray(rng.normal(size=13)),
+        "class_weights": jnp.asarray(rng.uniform(0.3, 2, 13)),
+        "weights": jnp.asarray(rng.uniform(0.3, 2, 29)),
+        "label_smoothing": jnp.float64(0.1),
+        "z_loss": jnp.float64(0.05),
+        "logit_softcap": jnp.float64(4.0),
+        "temperature": jnp.float64(1.7),
     }
-    where = jnp.asarray(rng.random(29) < 0.5)
-    compare(
-        arrays, labels, chunk_size=6, where=where, ignore_index=3, reduction=reduction
-    )
+    options = {
+        "where": jnp.asarray(rng.random(29) < 0.5),
+        "ignore_index": 3,
+        "reduction": reduction,
+    }
+    compare(arrays, labels, chunk_size=6, rtol=1e-12, **options)
 
 
 def test_a_bias_of_minus_infinity_takes_a_class_out():

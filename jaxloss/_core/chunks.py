@@ -4,9 +4,14 @@ With hidden H [N, D] and kernel K [D, C], a rule turns each row of X = H K [N, C
 number or several. X never exists as a whole: it is made, used and dropped chunk after
 chunk, in the steps of a scan.
 
-A rule is called `rule(x, given, fixed)`, for the rows of one chunk: `x` [size, C] in
-the dtype to compute in, `given` the real arrays by name, `fixed` the integers and
-booleans by name. What belongs to single rows has a leading axis [size].
+A rule is called `rule(x, given, fixed, axis_name)`, for the rows of one chunk: `x`
+[size, C] in the dtype to compute in, `given` the real arrays by name, `fixed` the
+integers and booleans by name. What belongs to single rows has a leading axis [size].
+
+Over devices. The rows may be spread, with the sum of the kernel's gradient behind the
+sweep; and in a `shard_map` the classes may be split over `axis_name`: then each device
+makes its own columns of X, the rule sums over them, and JAX sums up the gradient of H,
+behind the sweep. On an explicit mesh the types tell both.
 """
 
 import dataclasses
@@ -23,6 +28,7 @@ from jax.lax import PrecisionLike
 from jax.sharding import PartitionSpec
 
 from jaxloss._core.derivative import vary_alike
+from jaxloss._core.mesh import agree_as, of_first, on_first, vary_as
 
 Arrays = dict[str, jax.Array]
 Rule = Callable[..., Any]
@@ -46,6 +52,7 @@ def total(
     fixed: Arrays,
     largest: int,
     precision: PrecisionLike,
+    axis_name: str | None = None,
 ) -> jax.Array:
     """The sum over all rows of a rule with one number a row.
 
@@ -61,12 +68,14 @@ def total(
             count; the rule has to give 0 for the others, whatever they hold.
         largest: The most rows in a chunk.
         precision: Of the products.
+        axis_name: The mesh axis of `shard_map` over which the classes are split.
     """
 
-    def local(rows, shared, fixed):
-        return _total(*_prepare(rule, rows, shared, fixed, largest, precision))
+    def local(rows, shared, fixed, axis_name):
+        options = largest, precision, axis_name
+        return _total(*_prepare(rule, rows, shared, fixed, *options))
 
-    return _where_rows_lie(local, rows, shared, fixed, summed=True)
+    return _where_rows_lie(local, rows, shared, fixed, axis_name, summed=True)
 
 
 def _total(sweeps, real, fixed):
@@ -79,13 +88,14 @@ def _total(sweeps, real, fixed):
     def jvp(primals, tangents):
         real, fixed = primals
         moving = _moving(tangents[0])
-        ones = jnp.ones_like(real["hidden"], sweeps.dtype, shape=sweeps.layout.shape)
+        value = jax.eval_shape(sweeps.value, real, fixed)
+        ones = vary_as(jnp.ones(value.shape, value.dtype), value)
         value, slopes = sweeps.pull(real, fixed, ones, moving)
-        products = [
-            jnp.sum(slopes[name] * tangent.astype(slopes[name].dtype))
-            for name, tangent in moving.items()
-        ]
         value = jnp.sum(value)
+        products = [
+            agree_as(jnp.sum(slopes[name] * t.astype(slopes[name].dtype)), value)
+            for name, t in moving.items()
+        ]
         return value, sum(products, start=jnp.zeros_like(value))
 
     sums.defjvp(jvp, symbolic_zeros=True)
@@ -99,6 +109,7 @@ def each(
     fixed: Arrays,
     largest: int,
     precision: PrecisionLike,
+    axis_name: str | None = None,
 ) -> Any:
     """What a rule makes of every row; the backward sweep makes X again.
 
@@ -106,11 +117,12 @@ def each(
     arrays [size].
     """
 
-    def local(rows, shared, fixed):
-        sweeps, *arrays = _prepare(rule, rows, shared, fixed, largest, precision)
+    def local(rows, shared, fixed, axis_name):
+        options = largest, precision, axis_name
+        sweeps, *arrays = _prepare(rule, rows, shared, fixed, *options)
         return _per_row(sweeps, _each(sweeps, *arrays), rows)
 
-    return _where_rows_lie(local, rows, shared, fixed, summed=False)
+    return _where_rows_lie(local, rows, shared, fixed, axis_name, summed=False)
 
 
 def _each(sweeps, real, fixed):
@@ -119,18 +131,34 @@ def _each(sweeps, real, fixed):
         return sweeps.value(real, fixed)
 
     def jvp(primals, tangents):
-        real, fixed = primals
-        moving = _moving(tangents[0])
-        value = values(real, fixed)
+        real, moving = primals[0], _moving(tangents[0])
+        value = values(*primals)
+        [one, *_] = jax.tree.leaves(value)
+
+        # All that a linear solve handles has, to JAX, the kernel's type: different on
+        # each device that has classes of its own. What is the same on all of them, a
+        # label, a scalar, a tangent of the loss, is what the first one has.
+        def spread(tree):
+            return jax.tree.map(lambda x: vary_as(x, real["kernel"]), tree)
+
+        apart = spread(primals)
 
         def push(moving):
-            return sweeps.push(real, fixed, moving)
+            primals_again = jax.tree.map(of_first, apart, primals)
+            moving = {name: of_first(t, real[name]) for name, t in moving.items()}
+            return spread(sweeps.push(*primals_again, moving))
 
         def pull(cotangent):
-            slopes = sweeps.pull(real, fixed, cotangent, moving)[1]
-            return {n: slopes[n].astype(t.dtype) for n, t in moving.items()}
+            primals_again = jax.tree.map(of_first, apart, primals)
+            cotangent = jax.tree.map(lambda y: agree_as(y, one), cotangent)
+            slopes = sweeps.pull(*primals_again, cotangent, moving)[1]
+            return {
+                name: on_first(slopes[name].astype(t.dtype), real["kernel"])
+                for name, t in moving.items()
+            }
 
-        return value, _linear(push, pull, moving, real)
+        tangents = _linear(push, pull, spread(moving), apart[0])
+        return value, jax.tree.map(lambda y: of_first(y, one), tangents)
 
     values.defjvp(jvp, symbolic_zeros=True)
     return values(real, fixed)
@@ -147,11 +175,12 @@ def values(
     """What a rule makes of every row, integers too; without derivative."""
     rows, shared = lax.stop_gradient((rows, shared))
 
-    def local(rows, shared, fixed):
-        sweeps, *arrays = _prepare(rule, rows, shared, fixed, largest, precision)
+    def local(rows, shared, fixed, axis_name):
+        options = largest, precision, axis_name
+        sweeps, *arrays = _prepare(rule, rows, shared, fixed, *options)
         return _per_row(sweeps, sweeps.value(*arrays), rows)
 
-    return _where_rows_lie(local, rows, shared, fixed, summed=False)
+    return _where_rows_lie(local, rows, shared, fixed, None, summed=False, split=False)
 
 
 def _per_row(sweeps, values, rows):
@@ -169,7 +198,9 @@ def _linear(push, pull, x, real):
     and [[1, 0], [-push, 1]] has the inverse [[1, 0], [push, 1]], whose transpose is
     [[1, pull], [0, 1]]. It asserts, in JAX 0.12 too, that of a right-hand side all
     parts move or none: so each part depends on the others, and on the arrays `real`
-    that push and pull close over, by a sum over nothing.
+    that push and pull close over, by a sum over nothing. `checkpoint` leaves nothing of
+    push in JAX's own transpose of the system but the arrays it starts from: others may
+    be of a type that the solve, which gives all its arrays one, would change.
     """
     add = functools.partial(jax.tree.map, jnp.add)
     subtract = functools.partial(jax.tree.map, jnp.subtract)
@@ -177,7 +208,7 @@ def _linear(push, pull, x, real):
     def system(z):
         one = 1 + _nothing(real)
         x, y = jax.tree.map(lambda z: z * one.astype(z.dtype), z)
-        return x, subtract(y, push(z[0]))
+        return x, subtract(y, jax.checkpoint(push)(z[0]))
 
     nothing = _nothing(x)
     x = jax.tree.map(lambda x: x + nothing.astype(x.dtype), x)
@@ -256,12 +287,13 @@ class Sweeps:
     own: frozenset[str]  # the real arrays that belong to single rows
     dtype: Any  # to compute in
     precision: PrecisionLike
+    axis_name: str | None
 
     def value(self, real: Arrays, fixed: Arrays) -> Any:
         """What the rule makes of the rows, [count, size]."""
 
         def step(sofar, hidden, kernel, given, fixed, _):
-            return sofar, self.rule(self.matmul(hidden, kernel), given, fixed)
+            return sofar, self.apply(fixed)(self.matmul(hidden, kernel), given)
 
         return self.scan(step, None, real, fixed)[1]
 
@@ -278,8 +310,7 @@ class Sweeps:
             if "kernel" in along:
                 dx += self.matmul(hidden, along["kernel"])
             dgiven = {n: along.get(n, jnp.zeros_like(v)) for n, v in given.items()}
-            rule = functools.partial(self.rule, fixed=fixed)
-            return sofar, jax.jvp(rule, (x, given), (dx, dgiven))[1]
+            return sofar, jax.jvp(self.apply(fixed), (x, given), (dx, dgiven))[1]
 
         own = {name: t for name, t in along.items() if name in self.own}
         return self.scan(step, None, real, fixed, own)[1]
@@ -292,9 +323,8 @@ class Sweeps:
         """The values, and the gradients of the named arrays in the dtype of X."""
 
         def step(sums, hidden, kernel, given, fixed, cotangent):
-            rule = functools.partial(self.rule, fixed=fixed)
             x = self.matmul(hidden, kernel)
-            value, pull_back = jax.vjp(rule, x, given)
+            value, pull_back = jax.vjp(self.apply(fixed), x, given)
             g, slopes = pull_back(cotangent)
             if "hidden" in names:
                 slopes["hidden"] = self.matmul(self.narrow(g, kernel), kernel.T)
@@ -305,9 +335,13 @@ class Sweeps:
             return sums, (value, own)
 
         shared = [name for name in names if name not in self.own]
-        start = {name: self.zeros(real, real[name].shape) for name in shared}
+        start = {name: jnp.zeros_like(real[name], self.dtype) for name in shared}
         sums, (value, own) = self.scan(step, start, real, fixed, cotangent)
         return value, {**sums, **own}
+
+    def apply(self, fixed):
+        """The rule as a function of what is real."""
+        return functools.partial(self.rule, fixed=fixed, axis_name=self.axis_name)
 
     def scan(self, step, start, real, fixed, more=None):
         """Runs `step` over the chunks, but for those without a row to count.
@@ -326,7 +360,7 @@ class Sweeps:
         def skip(sums, chunk):
             own = jax.eval_shape(visit, sums, chunk)[1]
             return sums, jax.tree.map(
-                lambda x: self.zeros(real, x.shape).astype(x.dtype), own
+                lambda x: vary_as(jnp.zeros(x.shape, x.dtype), x), own
             )
 
         own = {name: x for name, x in real.items() if name in self.own}
@@ -341,10 +375,6 @@ class Sweeps:
             return lax.cond(jnp.any(chunk[1]["keep"]), visit, skip, sums, chunk)
 
         return lax.scan(body, start, chunks)
-
-    def zeros(self, real, shape):
-        """Varying over a `shard_map` as the arrays do."""
-        return jnp.zeros_like(real["hidden"], self.dtype, shape=shape)
 
     def matmul(self, a: jax.Array, b: jax.Array) -> jax.Array:
         """a b, summed in the dtype to compute in; operands of one dtype as they are."""
@@ -364,33 +394,43 @@ class Sweeps:
         return g.astype(operand.dtype) if half and default else g
 
 
-def _where_rows_lie(function, rows, shared, fixed, *, summed):
+def _where_rows_lie(function, rows, shared, fixed, axis_name, *, summed, split=True):
     """Runs a function of local rows on each device that holds some of them.
 
     On an explicit mesh, whose types tell. What is shared is gathered once, ahead of the
-    sweep, and its gradient is summed over the devices once, behind it.
+    sweep, and its gradient is summed over the devices once, behind it; classes that are
+    split over devices which share their rows stay where they are.
     """
     spec = jax.typeof(rows["hidden"]).sharding.spec[:-1]
-    if not any(spec):
-        return function(rows, shared, fixed)
+    features, classes = jax.typeof(shared["kernel"]).sharding.spec
+    if not any((*spec, features, classes)):
+        return function(rows, shared, fixed, axis_name)
     axes = [axis for part in spec if part for axis in jax.tree.leaves(part)]
+    if split and isinstance(classes, str) and classes not in axes:
+        axis_name = classes
 
     def local(*arrays):
-        result = function(*arrays)
-        return lax.psum(result, tuple(axes)) if summed else result
+        result = function(*arrays, axis_name)
+        return lax.psum(result, tuple(axes)) if summed and axes else result
 
-    def place(arrays, spec):
-        return {name: jax.sharding.reshard(x, spec) for name, x in arrays.items()}
+    def by_class(name):
+        return PartitionSpec(*[None] * (shared[name].ndim - 1), axis_name)
+
+    def place(arrays, specs):
+        return {n: jax.sharding.reshard(x, specs[n]) for n, x in arrays.items()}
 
     by_row, everywhere = PartitionSpec(*spec), PartitionSpec()
+    specs = (
+        dict.fromkeys(rows, by_row),
+        {n: by_class(n) if x.ndim else everywhere for n, x in shared.items()},
+        dict.fromkeys(fixed, by_row),
+    )
     return jax.shard_map(
-        local,
-        in_specs=(by_row, everywhere, by_row),
-        out_specs=everywhere if summed else by_row,
-    )(place(rows, by_row), place(shared, everywhere), place(fixed, by_row))
+        local, in_specs=specs, out_specs=everywhere if summed else by_row
+    )(*map(place, (rows, shared, fixed), specs))
 
 
-def _prepare(rule, rows, shared, fixed, largest, precision):
+def _prepare(rule, rows, shared, fixed, largest, precision, axis_name):
     """The arrays in chunks, and the sweeps through them."""
     batch = rows["hidden"].shape[:-1]
     n = math.prod(batch)
@@ -403,10 +443,14 @@ def _prepare(rule, rows, shared, fixed, largest, precision):
     fixed = {"keep": jnp.ones(n, bool), **fixed}
     rows, fixed = jax.tree.map(layout.split, (rows, fixed))
     real = {**rows, **shared}
-    real = dict(zip(real, vary_alike(real.values()), strict=True))
+    real = dict(zip(real, vary_alike(real.values(), axis_name), strict=True))
+    fixed = {name: vary_as(x, real["hidden"]) for name, x in fixed.items()}
+    # Devices that split the classes have a part of its gradient each.
+    real["hidden"] = vary_as(real["hidden"], real["kernel"])
     double = real["hidden"].dtype == jnp.float64
     dtype = jnp.float64 if double else jnp.float32
-    return Sweeps(rule, layout, frozenset(rows), dtype, precision), real, fixed
+    own = frozenset(rows)
+    return Sweeps(rule, layout, own, dtype, precision, axis_name), real, fixed
 
 
 def _moving(tangents):
