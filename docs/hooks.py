@@ -119,7 +119,7 @@ def on_page_content(content, page, **_):
     content = re.sub(formula, lambda m: render(m, page), content, flags=re.DOTALL)
     contents = r'<h2 id="jaxloss\.\w+\.(\w+)".*?<div class="doc doc-contents ">'
     content = re.sub(contents, lambda m: show(m, page), content, flags=re.DOTALL)
-    return re.sub(r"<code>(\w+)(?:\([^<]*\))?</code>", link, content)
+    return re.sub(r"(?<=<code>)(\w+)(?=\(|</code>)", link, content)
 
 
 def show(match, page):
@@ -164,4 +164,4 @@ def link(match):
     name = match[1]
     if not any(name in family for family in families.values()):
         return match[0]
-    return f'<autoref identifier="jaxloss.{name}">{match[0]}</autoref>'
+    return f'<autoref identifier="jaxloss.{name}">{name}</autoref>'
