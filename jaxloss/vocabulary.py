@@ -243,8 +243,10 @@ def linear_log_probs(
     Numerics:
         The results are float32, or float64 if an input is; half-precision inputs are
         multiplied as they are and summed in float32. Memory is that of `chunk_size` x C
-        logits and of the gradients. A log-probability of -1e-20 keeps its digits. A
-        label outside [0, C) has the log-probability NaN, and raises under `checkify`.
+        logits and of the gradients. A log-probability of -1e-20 keeps its digits, and
+        so does the entropy then; it is exact to 1e-7 where a class without the label is
+        nearly sure. A label outside [0, C) has the log-probability NaN, and raises
+        under `checkify`.
 
     Raises:
         TypeError: If `hidden` is not floating, `labels` is not integer, or another
@@ -283,8 +285,9 @@ def _log_probs(x, given, fixed, axis_name):
     axis = {"axis": 1, "axis_name": axis_name}
     x = _logits(x, given)
     labels, valid = _own_labels(x, fixed["labels"], axis_name)
-    log_probs = jnp.where(valid, -surprisal(x, labels, **axis), jnp.nan)
-    return log_probs, entropy(x, **axis)
+    top = once_read(maximum(x, **axis), pick(x, labels, **axis))
+    log_probs = jnp.where(valid, -surprisal(x, labels, **axis, top=top), jnp.nan)
+    return log_probs, entropy(x, labels, top, **axis)
 
 
 def _losses(

@@ -198,27 +198,28 @@ def excess(
     return _excess_beside(widen(logits), labels, top, axis=axis, axis_name=axis_name)
 
 
-# With a the index of a largest logit and e, s_j the excess and the surprisals,
+# With e the excess and s_j the surprisals,
 #     entropy = Σ_j p_j s_j = e + Σ_j p_j (m - x_j),                no negative term,
 #     d entropy / d x_j = p_j (s_j - entropy):
 # of d p_k / d x_j = p_k ([j = k] - p_j); d s_k / d x_j = p_j - [j = k] adds -p_j + p_j.
-# The largest is known by its index: what equals m is not, where a fusion computes the
-# logits anew and rounds them otherwise. An impossible class has no part in it.
-def _entropy_forward(logits, index, top, *, axis, axis_name):
-    own, own_share, _, excess, share = _at_label(logits, index, top, axis, axis_name)
-    _, rest = _rest(logits, index, jnp.expand_dims(top, axis), axis, axis_name)
+# An impossible class has no part in it. The exponentials are those of the surprisal, so
+# that there are two arrays, these and the logits. A sum that leaves out a most probable
+# class, not the label, would keep the digits of any entropy near 0, with four arrays.
+def _entropy_forward(logits, labels, top, *, axis, axis_name):
+    own, own_share, _, excess, share = _at_label(logits, labels, top, axis, axis_name)
+    _, rest = _rest(logits, labels, jnp.expand_dims(top, axis), axis, axis_name)
     behind = _behind(logits, jnp.expand_dims(top, axis))
     others = total(jnp.sum(rest * behind, axis=axis), axis_name)
     value = excess + share * (others + own_share * _behind(own, top))
-    return value, (logits, index, top, own_share * share, share, excess, value)
+    return value, (logits, labels, top, own_share * share, share, excess, value)
 
 
 def _entropy_backward(residuals, cotangent, *, axis, axis_name):
-    logits, index, top, *numbers = residuals
+    logits, labels, top, *numbers = residuals
     top, at_own, share, excess, value, cotangent = (
         jnp.expand_dims(x, axis) for x in (top, *numbers, cotangent)
     )
-    hit, rest = _rest(logits, index, top, axis, axis_name)
+    hit, rest = _rest(logits, labels, top, axis, axis_name)
     p = jnp.where(hit, at_own, rest * share)
     surprisals = excess + _behind(logits, top)
     return cotangent * p * (surprisals - value), None, None
@@ -231,23 +232,16 @@ def _behind(logits, top):
     return jnp.where(jnp.isneginf(logits), 0, top - logits)
 
 
-def entropy(logits: jax.Array, *, axis: int, axis_name: str | None = None) -> jax.Array:
-    """-Σ p log p of p = softmax(logits), in float32 or float64."""
-    top = maximum(logits, axis, axis_name)
-    index = _first_largest(stop_gradient(logits), axis, axis_name)
-    return _entropy(widen(logits), index, top, axis=axis, axis_name=axis_name)
-
-
-def _first_largest(logits, axis, axis_name):
-    """The class of the largest logit; on the first device that has one."""
-    index = jnp.argmax(logits, axis=axis).astype(jnp.int32)
-    if axis_name is None:
-        return index
-    here = jnp.max(logits, axis=axis)
-    index = index + jax.lax.axis_index(axis_name) * logits.shape[axis]
-    beyond = class_count(logits, (axis,), axis_name)
-    index = jnp.where(here == largest(here, axis_name), index, beyond)
-    return jax.lax.pmin(index, axis_name)
+def entropy(
+    logits: jax.Array,
+    labels: jax.Array,
+    top: jax.Array,
+    *,
+    axis: int,
+    axis_name: str | None = None,
+) -> jax.Array:
+    """-Σ p log p of p = softmax(logits); takes what `surprisal` does."""
+    return _entropy(widen(logits), labels, top, axis=axis, axis_name=axis_name)
 
 
 def once_read(top: jax.Array, number: jax.Array) -> jax.Array:
