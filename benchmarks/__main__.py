@@ -27,7 +27,8 @@ def main() -> None:
         progress.set_description(row.name)
         shrink = 1024 if options.quick else 1
         results.append(measure(row, rounds=options.rounds, shrink=shrink))
-    libraries = [n for n in ("jaxlib", "optax", "torch", "keras") if installed(n)]
+    names = "jaxlib", "optax", "torch", "keras", "tokamax"
+    libraries = [name for name in names if installed(name)]
     table = {
         "platform": jax.default_backend(),
         "machine": _machine(),

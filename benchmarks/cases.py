@@ -1,8 +1,8 @@
 """What is timed: value and gradient of the mean loss, by jaxloss and by its peers.
 
 Every function takes the inputs and returns the mean loss; the gradient is that of the
-first input. A peer runs in its own ordinary way, with its own fused form where it has
-one. A library that is not installed is left out.
+first input, or of those that the row names. A peer runs in its own ordinary way, with
+its own fused form where it has one. A library that is not installed is left out.
 """
 
 import dataclasses
@@ -11,6 +11,7 @@ import os
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
@@ -32,17 +33,31 @@ class Row:
     optax: Loss | None = None
     keras: Loss | None = None
     torch: Loss | None = None
+    # More peers; the first word of a name is the library's.
+    more: Mapping[str, Loss] = dataclasses.field(default_factory=dict)
+    # What any way to value and gradient has to compute: no peer, but a measure.
+    bare: Callable[..., Any] | None = None
     # The ratio best peer / jaxloss, or peer / jaxloss, that is promised on a CPU.
     floor: float | None = None
     floor_peer: str | None = None
     # The dtype of the floating inputs.
     dtype: str = "float32"
+    # The inputs that are differentiated, by peer where they differ.
+    wrt: tuple[int, ...] | Mapping[str, tuple[int, ...]] = (0,)
 
     @property
     def peers(self) -> Mapping[str, Loss]:
         """The peers' functions, of those that are installed."""
         named = {"optax": self.optax, "keras": self.keras, "torch": self.torch}
-        return {n: f for n, f in named.items() if f is not None and installed(n)}
+        return {
+            name: loss
+            for name, loss in {**named, **self.more}.items()
+            if loss is not None and installed(name.split()[0])
+        }
+
+    def moving(self, name: str) -> tuple[int, ...]:
+        """The inputs by which the named one is differentiated."""
+        return self.wrt if isinstance(self.wrt, tuple) else self.wrt[name]
 
 
 def installed(library: str) -> bool:
@@ -149,7 +164,6 @@ def _images(rng, shrink):
 
 
 def _keras_dice(logits, targets):
-    import jax
     import keras
 
     dice: Loss = keras.losses.dice
@@ -159,6 +173,115 @@ def _keras_dice(logits, targets):
 def _log_densities(rng, shrink):
     x, q = _soft(rng, shrink)
     return x - np.log(np.exp(x).sum(-1, keepdims=True)), q
+
+
+# The last layer of a language model: hidden states, kernel, and the next words.
+def _linear(ignored=0.0):
+    def make(rng, shrink):
+        n, features, classes = max(4096 // shrink, 8), 512, max(50304 // shrink, 50)
+        kernel = _normal(rng, classes, features) / np.float32(features**0.5)
+        labels = rng.integers(0, classes, n, dtype=np.int32)
+        labels[rng.random(n) < ignored] = -100
+        # As PyTorch has it, [C, D], and transposed for JAX, which copies it.
+        return _normal(rng, n, features), kernel.T, labels
+
+    return make
+
+
+def _full_logits(hidden, kernel, labels):
+    keep = labels != -100
+    losses = optax.softmax_cross_entropy_with_integer_labels(
+        hidden @ kernel, jnp.where(keep, labels, 0)
+    )
+    return jnp.mean(losses, where=keep)
+
+
+def _three_products(hidden, kernel, labels):
+    """X = H K, X Kᵀ and Hᵀ X; by quarters, which is faster than with all of X."""
+
+    def quarter(total, hidden):
+        x = hidden @ kernel
+        return total + hidden.T @ x, x @ kernel.T
+
+    quarters = hidden.reshape(4, -1, hidden.shape[1])
+    return jax.lax.scan(quarter, jnp.zeros_like(kernel), quarters)
+
+
+def _torch_linear(*, chunks):
+    def loss(hidden, kernel, labels):
+        import torch
+
+        options = torch.nn.LinearCrossEntropyOptions() if chunks else None
+        return torch.nn.functional.linear_cross_entropy(
+            hidden, kernel.T, labels.long(), options=options
+        )
+
+    return loss
+
+
+def _tokamax(**options):
+    def loss(hidden, kernel, labels):
+        import tokamax  # pyright: ignore[reportMissingImports]
+
+        return tokamax.linear_softmax_cross_entropy_loss(
+            hidden, labels, kernel, reduction="mean", **options
+        )
+
+    return loss
+
+
+def _linear_row(name, ignored, **options):
+    return Row(
+        name,
+        _linear(ignored),
+        _jaxloss(jl.linear_cross_entropy, ignore_index=-100),
+        optax=_full_logits,
+        torch=_torch_linear(chunks=False),
+        bare=_three_products,
+        floor=0.97,
+        wrt=(0, 1),
+        **options,
+    )
+
+
+# The same layer with labels as frequent as words are, and an adaptive softmax of as
+# many classes beside its kernel.
+def _clusters(rng, shrink):
+    hidden, kernel, labels = _linear()(rng, shrink)
+    features, classes = kernel.shape
+    share = 1 / (np.arange(classes) + 3)
+    labels = rng.choice(classes, labels.shape, p=share / share.sum()).astype(np.int32)
+    parameters = jl.init_adaptive_softmax(
+        jax.random.key(0), features, classes, _cutoffs(classes)
+    )
+    # Fortran's order for PyTorch's sake, as above.
+    parameters = jax.tree.map(lambda x: np.asfortranarray(x), parameters)
+    return hidden, kernel, parameters, labels
+
+
+def _cutoffs(classes):
+    return classes // 25, classes // 5
+
+
+def _adaptive(hidden, kernel, parameters, labels):
+    cutoffs = _cutoffs(kernel.shape[1])
+    return jl.adaptive_softmax_cross_entropy(
+        hidden, labels, parameters, cutoffs, reduction="mean"
+    )
+
+
+def _torch_adaptive(hidden, kernel, parameters, labels):
+    import torch
+
+    features, classes = kernel.shape
+    cutoffs = _cutoffs(classes)
+    with torch.device("meta"):  # without weights of its own
+        module = torch.nn.AdaptiveLogSoftmaxWithLoss(features, classes, cutoffs)
+    weights = {"head.weight": parameters["head"]["kernel"].T}
+    for i, part in enumerate(parameters["tail"]):
+        weights[f"tail.{i}.0.weight"] = part["projection"].T
+        weights[f"tail.{i}.1.weight"] = part["kernel"].T
+    return torch.func.functional_call(module, weights, (hidden, labels.long())).loss
 
 
 def _integer_row(examples, classes, floor, **options):
@@ -214,6 +337,28 @@ ROWS = [
     _integer_row(65536, 1000, 0.9),
     _integer_row(65536, 1000, 1.3, floor_peer="optax", dtype="bfloat16"),
     _integer_row(1 << 20, 10, 1.2),
+    _linear_row(
+        "linear 4096 x 512 x 50304",
+        0.0,
+        more={
+            "torch in chunks": _torch_linear(chunks=True),
+            "tokamax": _tokamax(),
+            "tokamax in chunks": _tokamax(implementation="chunked_xla"),
+        },
+    ),
+    _linear_row(
+        "linear 4096 x 512 x 50304, half ignored",
+        0.5,
+        more={"torch in chunks": _torch_linear(chunks=True)},
+    ),
+    Row(
+        "adaptive softmax 4096 x 512 x 50304",
+        _clusters,
+        _adaptive,
+        optax=lambda hidden, kernel, _, labels: _full_logits(hidden, kernel, labels),
+        torch=_torch_adaptive,
+        wrt={"jaxloss": (0, 2), "optax": (0, 1), "torch": (0, 2)},
+    ),
     Row(
         "dense labels 65536 x 1000",
         _soft,

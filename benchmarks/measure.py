@@ -12,6 +12,9 @@ import numpy as np
 
 from benchmarks.cases import Row
 
+# The name of what is timed as a measure alone, and has no ratio.
+BARE = "(bare products)"
+
 
 def measure(row: Row, *, rounds: int, shrink: int) -> dict[str, Any]:
     """Returns milliseconds and temporaries by library, and the ratios to jaxloss.
@@ -21,15 +24,18 @@ def measure(row: Row, *, rounds: int, shrink: int) -> dict[str, Any]:
     """
     inputs = row.make(np.random.default_rng(0), shrink)
     steps, temporaries = {}, {}
-    arrays = [_cast(jnp.asarray(x), row.dtype) for x in inputs]
+    arrays = jax.tree.map(lambda x: _cast(jnp.asarray(x), row.dtype), inputs)
     for name, loss in {"jaxloss": row.jaxloss, **row.peers}.items():
-        if name == "torch":
-            steps[name] = _torch_step(loss, inputs, row.dtype)
+        wrt = row.moving(name)
+        if name.startswith("torch"):
+            steps[name] = _torch_step(loss, inputs, wrt, row.dtype)
         else:
-            compiled = jax.jit(jax.value_and_grad(loss)).lower(*arrays).compile()
+            compiled = jax.jit(jax.value_and_grad(loss, wrt)).lower(*arrays).compile()
             analysis = compiled.memory_analysis()
             temporaries[name] = analysis.temp_size_in_bytes if analysis else None
             steps[name] = _jax_step(compiled, arrays)
+    if row.bare is not None:
+        steps[BARE] = _jax_step(jax.jit(row.bare).lower(*arrays).compile(), arrays)
     seconds = {name: [] for name in steps}
     for turn in range(rounds + 1):
         for name, step in steps.items():
@@ -49,7 +55,7 @@ def measure(row: Row, *, rounds: int, shrink: int) -> dict[str, Any]:
         "ratio": {
             name: value / milliseconds["jaxloss"]
             for name, value in milliseconds.items()
-            if name != "jaxloss"
+            if name in row.peers
         },
         "temporaries": temporaries,
     }
@@ -67,17 +73,26 @@ def _jax_step(compiled, arrays):
     return lambda: jax.block_until_ready(compiled(*arrays))
 
 
-def _torch_step(loss, inputs, dtype):
+def torch_tensor(array, dtype="float32"):
+    """The array in PyTorch, in the layout that it has in memory."""
     import torch
 
-    device = "cuda" if jax.default_backend() == "gpu" else "cpu"
-    tensors = [torch.from_numpy(x).to(device) for x in inputs]
-    cast = getattr(torch, dtype)
-    tensors = [x.to(cast) if x.is_floating_point() else x for x in tensors]
-    tensors[0].requires_grad_(True)
+    tensor = torch.from_numpy(array)
+    tensor = tensor.to("cuda" if jax.default_backend() == "gpu" else "cpu")
+    return tensor.to(getattr(torch, dtype)) if tensor.is_floating_point() else tensor
+
+
+def _torch_step(loss, inputs, wrt, dtype):
+    import torch
+
+    tensors = jax.tree.map(lambda x: torch_tensor(x, dtype), inputs)
+    moving = jax.tree.leaves([tensors[i] for i in wrt])
+    for x in moving:
+        x.requires_grad_(True)
 
     def step():
-        tensors[0].grad = None
+        for x in moving:
+            x.grad = None
         loss(*tensors).backward()
         with contextlib.suppress(AssertionError, RuntimeError):
             torch.cuda.synchronize()

@@ -67,7 +67,14 @@ def _chart(report, path):
     import matplotlib.pyplot as plt
 
     results = report["results"]
-    colors = {"optax": "#0072B2", "keras": "#D55E00", "torch": "#009E73"}
+    colors = {
+        "optax": "#0072B2",
+        "keras": "#D55E00",
+        "torch": "#009E73",
+        "torch in chunks": "#56B4E9",
+        "tokamax": "#CC79A7",
+        "tokamax in chunks": "#E69F00",
+    }
     figure, axes = plt.subplots(
         figsize=(8, 0.62 * len(results) + 1.2), layout="constrained"
     )
@@ -89,7 +96,7 @@ def _chart(report, path):
     for name, color in colors.items():
         if any(name in r["ratio"] for r in results):
             axes.barh([0], [0], color=color, label=name)
-    axes.legend(frameon=False)
+    figure.legend(loc="outside lower center", ncols=len(colors), frameon=False)
     axes.spines[["top", "right"]].set_visible(False)
     figure.savefig(path, dpi=130)
     plt.close(figure)

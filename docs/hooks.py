@@ -72,18 +72,10 @@ def on_page_markdown(markdown, page, **_):
     for folder, boost in ranks.items():
         if page.url.startswith(folder):
             page.meta.setdefault("search", {"boost": boost})
-    markdown = re.sub(r"^\|.*\n", present, markdown, flags=re.MULTILINE)
     for marker, make in MARKERS.items():
         if marker in markdown:
             markdown = markdown.replace(marker, "\n".join(make()))
     return markdown
-
-
-def present(row):
-    """A row of a table, unless it is about a loss that is still to come."""
-    names = set(re.findall(r"`(\w+)`", row[0]))
-    public = {name for family in families.values() for name in family}
-    return "" if names & gallery.CARDS.keys() - public else row[0]
 
 
 def list_of_losses():
@@ -127,7 +119,7 @@ def on_page_content(content, page, **_):
     content = re.sub(formula, lambda m: render(m, page), content, flags=re.DOTALL)
     contents = r'<h2 id="jaxloss\.\w+\.(\w+)".*?<div class="doc doc-contents ">'
     content = re.sub(contents, lambda m: show(m, page), content, flags=re.DOTALL)
-    return re.sub(r"<code>(\w+)</code>", link, content)
+    return re.sub(r"(?<=<code>)(\w+)(?=\(|</code>)", link, content)
 
 
 def show(match, page):
@@ -172,4 +164,4 @@ def link(match):
     name = match[1]
     if not any(name in family for family in families.values()):
         return match[0]
-    return f'<autoref identifier="jaxloss.{name}"><code>{name}</code></autoref>'
+    return f'<autoref identifier="jaxloss.{name}">{name}</autoref>'

@@ -79,6 +79,14 @@ from jaxloss.segmentation import (
     tversky_loss,
 )
 from jaxloss.sequence import ctc_loss, ctc_loss_with_forward_probs
+from jaxloss.vocabulary import (
+    adaptive_softmax_cross_entropy,
+    adaptive_softmax_log_probs,
+    adaptive_softmax_predict,
+    init_adaptive_softmax,
+    linear_cross_entropy,
+    linear_log_probs,
+)
 
 __version__ = "0.1.0"
 
@@ -153,4 +161,11 @@ __all__ = [
     "jaccard_loss",
     "multiclass_generalized_dice_loss",
     "tversky_loss",
+    # vocabulary
+    "adaptive_softmax_cross_entropy",
+    "adaptive_softmax_log_probs",
+    "adaptive_softmax_predict",
+    "init_adaptive_softmax",
+    "linear_cross_entropy",
+    "linear_log_probs",
 ]

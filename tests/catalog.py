@@ -29,6 +29,7 @@ from cases import (
     regression,
     segmentation,
     sequence,
+    vocabulary,
 )
 from cases.case import Case
 
@@ -44,4 +45,5 @@ CASES = [
     *ranking.CASES,
     *segmentation.CASES,
     *sequence.CASES,
+    *vocabulary.CASES,
 ]

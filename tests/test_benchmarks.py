@@ -2,6 +2,8 @@
 
 import json
 
+import jax
+import numpy as np
 import pytest
 
 pytest.importorskip("matplotlib")
@@ -10,15 +12,25 @@ pytest.importorskip("tqdm")
 from benchmarks import cases, measure, report
 
 
-@pytest.mark.parametrize("name", ["huber 16.8 M", "integer labels 65536 x 1000"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "huber 16.8 M",
+        "integer labels 65536 x 1000",
+        "linear 4096 x 512 x 50304",
+        "adaptive softmax 4096 x 512 x 50304",
+    ],
+)
 def test_row_is_measured_and_written(name, tmp_path):
     row = next(row for row in cases.ROWS if row.name == name)
     result = measure.measure(row, rounds=1, shrink=4096)
-    assert set(result["milliseconds"]) == {"jaxloss", *row.peers}
+    bare = {measure.BARE} if row.bare else set()
+    assert set(result["milliseconds"]) == {"jaxloss", *row.peers, *bare}
     assert set(result["ratio"]) == set(row.peers)
     assert all(value > 0 for value in result["milliseconds"].values())
     assert result["floor"] is None
-    assert set(result["temporaries"]) == {"jaxloss", *row.peers} - {"torch"}
+    of_jax = {peer for peer in row.peers if not peer.startswith("torch")}
+    assert set(result["temporaries"]) == {"jaxloss", *of_jax}
     table = {
         "platform": "cpu",
         "machine": "a machine",
@@ -32,6 +44,30 @@ def test_row_is_measured_and_written(name, tmp_path):
     line = report.markdown(table).splitlines()[-1]
     assert name in line
     assert f"{min(result['ratio'].values()):.2f}" in line
+
+
+@pytest.mark.parametrize(
+    ("name", "peers"),
+    [
+        ("linear 4096 x 512 x 50304", {"optax", "torch", "torch in chunks"}),
+        (
+            "linear 4096 x 512 x 50304, half ignored",
+            {"optax", "torch", "torch in chunks"},
+        ),
+        ("adaptive softmax 4096 x 512 x 50304", {"torch"}),
+    ],
+)
+def test_peers_compute_the_same_with_the_same_weights(name, peers):
+    """Rows whose inputs are laid out anew for a peer."""
+    row = next(row for row in cases.ROWS if row.name == name)
+    inputs = row.make(np.random.default_rng(0), 1024)
+    expected = row.jaxloss(*inputs)
+    assert expected > 1
+    for peer in peers & row.peers.keys():
+        given = inputs
+        if peer.startswith("torch"):
+            given = jax.tree.map(measure.torch_tensor, inputs)
+        np.testing.assert_allclose(float(row.peers[peer](*given)), expected, rtol=1e-5)
 
 
 def test_floor_is_about_the_peer_it_names():

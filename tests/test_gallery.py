@@ -44,7 +44,14 @@ def test_every_picture_is_told_in_words(gallery):
 
 
 @pytest.mark.parametrize(
-    "name", ["huber_loss", "softmax_cross_entropy", "triplet_margin_loss", "dice_loss"]
+    "name",
+    [
+        "huber_loss",
+        "softmax_cross_entropy",
+        "cosine_embedding_loss",  # of two panels
+        "dice_loss",
+        "adaptive_softmax_predict",
+    ],
 )
 def test_pictures_are_small_and_come_in_two_schemes(gallery, name):
     light, dark = gallery.picture(name)

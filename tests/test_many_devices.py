@@ -93,10 +93,10 @@ def test_split_classes_have_every_derivative_of_whole_ones(dtype, every):
     assert_close(split, whole, loose)
 
 
-def crossed(compiled):
-    """The operands of every collective operation, as sizes."""
+def crossed(text):
+    """The operands of every collective operation of a compiled program, as sizes."""
     kinds = "all-reduce|all-gather|all-to-all|collective-permute|reduce-scatter"
-    lines = re.findall(rf"= (.*?) (?:{kinds})(?:-start)?\(", compiled.as_text())
+    lines = re.findall(rf"= (.*?) (?:{kinds})(?:-start)?\(", text)
     return [
         int(np.prod([int(n) for n in shape.split(",") if n]))
         for line in lines
@@ -126,7 +126,7 @@ def test_only_numbers_an_example_cross_the_network(form, dtype):
     with jax.set_mesh(mesh):
         ct = jax.device_put(COTANGENT, NamedSharding(mesh, P("batch")))
         program = jax.jit(functools.partial(value_and_gradient, loss))
-        sizes = crossed(program.lower(arrays, ct).compile())
+        sizes = crossed(program.lower(arrays, ct).compile().as_text())
         value, gradient = program(arrays, ct)
     assert sizes  # else nothing was read
     assert max(sizes) <= EXAMPLES // 2
@@ -164,6 +164,158 @@ def test_classes_that_are_not_seen_to_be_split_are_refused(spec, check):
     ) as error:
         call(jnp.float32(LOGITS), LABELS)
     assert "check_vma" in str(error.value)
+
+
+ROWS, FEATURES, WORDS, CHUNK = 64, 24, 160, 8
+
+
+def linear_arrays():
+    rng = np.random.default_rng(5)
+    hidden = rng.normal(size=(ROWS, FEATURES)).astype(np.float32)
+    kernel = rng.normal(size=(FEATURES, WORDS)).astype(np.float32) / 5
+    return hidden, kernel, rng.integers(0, WORDS, ROWS).astype(np.int32)
+
+
+def linear_mapped(
+    mesh, loss=jl.linear_cross_entropy, rows="batch", chunk_size=CHUNK, **options
+):
+    """The loss with the kernel's classes split over the mesh axis "model"."""
+    specs = dict.fromkeys(("hidden", "labels", "where"), P(rows))
+    specs |= {"kernel": P(None, "model"), "bias": P("model")}
+    specs |= {"class_weights": P("model")}
+
+    def local(arrays):
+        return loss(**arrays, axis_name="model", chunk_size=chunk_size, **options)
+
+    def call(**arrays):
+        return jax.shard_map(
+            local,
+            mesh=mesh,
+            in_specs=({name: specs.get(name, P()) for name in arrays},),
+            out_specs=P(rows) if rows else P(),
+        )(arrays)
+
+    return call
+
+
+def both_of_linear_log_probs(**arrays):
+    return jnp.stack(jl.linear_log_probs(**arrays), -1)
+
+
+# The examples of a sum are on all devices: "batch" would need a sum of sums.
+@pytest.mark.parametrize(
+    ("loss", "rows", "options"),
+    [
+        (jl.linear_cross_entropy, "batch", {}),
+        (jl.linear_cross_entropy, None, {"reduction": "sum"}),
+        (both_of_linear_log_probs, "batch", {}),
+    ],
+)
+def test_linear_losses_of_split_classes_have_every_derivative(loss, rows, options):
+    hidden, kernel, labels = linear_arrays()
+    hidden, kernel, labels = hidden[:16, :3], kernel[:3, :12], labels[:16] % 12
+    rng = np.random.default_rng(6)
+    real = {
+        "hidden": hidden,
+        "kernel": kernel,
+        "bias": jnp.float32(rng.normal(size=12)),
+        "class_weights": jnp.float32(rng.uniform(0.5, 2, 12)),
+        "label_smoothing": jnp.float32(0.1),
+        "z_loss": jnp.float32(0.01),
+        "logit_softcap": jnp.float32(3),
+        "temperature": jnp.float32(1.3),
+    }
+    rest = {"labels": labels, "where": jnp.arange(16) % 5 != 0}
+    if loss is both_of_linear_log_probs:
+        others = "class_weights", "label_smoothing", "z_loss"
+        real = {name: x for name, x in real.items() if name not in others}
+        rest.pop("where")
+    split = linear_mapped(make_mesh(AxisType.Auto), loss, rows, CHUNK // 2, **options)
+    whole = functools.partial(loss, **options)
+    direction = jax.tree.map(lambda x: jnp.cos(7 * x), real)
+
+    @jax.jit
+    def derivatives(real):
+        found = []
+        for form in (split, whole):
+
+            def losses(real, form=form):
+                return form(**real, **rest)
+
+            value, pull_back = jax.vjp(losses, real)
+            ct = 1 + jnp.arange(value.size, dtype=jnp.float32) / 3
+            ct = ct.reshape(value.shape)
+            gradient = jax.grad(lambda x, f=losses, ct=ct: jnp.sum(ct * f(x)))
+            found.append(
+                {
+                    "value": value,
+                    "vjp": pull_back(ct)[0],
+                    "jvp": jax.jvp(losses, (real,), (direction,))[1],
+                    "reverse over reverse": jax.vjp(gradient, real)[1](direction)[0],
+                }
+            )
+        return found
+
+    assert_close(*derivatives(real), 2e-5)
+
+
+KERNEL = FEATURES * WORDS
+HALF = ROWS // 2 * FEATURES  # of the features, on each half of the devices
+
+
+def mean_of_all(**arrays):
+    """Devices that share their classes have equally many examples."""
+    return jax.lax.pmean(jnp.mean(jl.linear_cross_entropy(**arrays)), "batch")[None]
+
+
+@pytest.mark.parametrize("reduction", ["mean", "none"])
+@pytest.mark.parametrize(
+    ("kind", "spec", "mapped", "large"),
+    # All that is larger than one number an example: the kernel and its gradient, or
+    # the gradient of the features and that of each device's classes.
+    [
+        (AxisType.Explicit, P(), False, [KERNEL]),
+        (AxisType.Explicit, P("batch"), False, [KERNEL, KERNEL]),
+        (AxisType.Explicit, P(None, "model"), False, [HALF, KERNEL // 4]),
+        (AxisType.Explicit, P(None, "model"), True, [HALF, KERNEL // 4]),
+        (AxisType.Auto, P(None, "model"), True, [HALF, KERNEL // 4]),
+        (AxisType.Auto, P("batch"), False, None),
+        (AxisType.Auto, P(None, "model"), False, None),
+    ],
+)
+def test_kernel_moves_once_and_logits_never(kind, spec, mapped, large, reduction):
+    mesh = make_mesh(kind)
+    arrays = linear_arrays()
+    loss = functools.partial(
+        jl.linear_cross_entropy, chunk_size=CHUNK, reduction=reduction
+    )
+    if mapped:
+        loss = linear_mapped(mesh, mean_of_all, reduction=reduction)
+
+    def step(loss, hidden, kernel, labels):
+        def mean(hidden, kernel):
+            return jnp.mean(loss(hidden=hidden, kernel=kernel, labels=labels))
+
+        return jax.value_and_grad(mean, (0, 1))(hidden, kernel)
+
+    with jax.set_mesh(mesh):
+        specs = P("batch"), spec, P("batch")
+        placed = [
+            jax.device_put(x, NamedSharding(mesh, s))
+            for x, s in zip(arrays, specs, strict=True)
+        ]
+        compiled = jax.jit(functools.partial(step, loss)).lower(*placed).compile()
+        found = compiled(*placed)
+    plain = step(
+        lambda hidden, kernel, labels: cross_entropy(hidden @ kernel, labels), *arrays
+    )
+    assert_close(found, plain, 1e-5)
+    within, ahead_and_behind = map(crossed, compiled.as_text().split("\nENTRY "))
+    if large is None:  # the compiler's choice, which may be to move parts of the kernel
+        assert max(within) < ROWS // 2 * WORDS
+        return
+    assert max(within, default=0) <= CHUNK
+    assert sorted(n for n in ahead_and_behind if n > ROWS) == sorted(large)
 
 
 @pytest.mark.parametrize("kind", [AxisType.Auto, AxisType.Explicit])

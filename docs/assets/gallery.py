@@ -75,13 +75,14 @@ def picture(name: str) -> tuple[str, str]:
         CARDS[name].draw(figure)
         file = io.StringIO()
         figure.savefig(file, format="svg", transparent=True, metadata={"Date": None})
-    # A tenth of a point is enough, and takes half the bytes.
-    light = re.sub(
-        r' d="[^"]*"',
-        lambda path: re.sub(r"(\.\d)\d+", r"\1", path[0]),
-        file.getvalue(),
-    )
+    light = re.sub(r' d="[^"]*"', shorter, file.getvalue())
     return light, re.sub("|".join(DARK), lambda color: DARK[color[0]], light)
+
+
+def shorter(path: re.Match[str]) -> str:
+    """The same path in fewer bytes: a tenth of a point is enough."""
+    numbers = re.sub(r"(\.\d)\d+", r"\1", path[0])
+    return re.sub(r"\.0\b|\s*([CLMQz])\s*", r"\1", numbers)
 
 
 # How to draw. Each function below takes what is to be seen and returns the drawing.
@@ -126,9 +127,9 @@ def scores(loss, reach=4.0, **limits):
     return curves(x, loss, "score", "target", (1.0, -1.0), **limits)
 
 
-def landscape(axes, loss, reach):
+def landscape(axes, loss, reach, size=41):
     """A loss of points in the plane: the darker the higher; arrows point down."""
-    ticks = jnp.linspace(-reach, reach, 41)
+    ticks = jnp.linspace(-reach, reach, size)
     points = jnp.stack(jnp.meshgrid(ticks, ticks), axis=-1)
 
     def summed(points):
@@ -137,7 +138,8 @@ def landscape(axes, loss, reach):
     slope, values = jax.jit(jax.grad(summed, has_aux=True))(points)
     for level in np.linspace(values.min(), values.max(), 8)[:-1]:
         axes.contourf(ticks, ticks, values, [level, np.inf], colors=[BLUE], alpha=0.13)
-    feet, way = points[2::6, 2::6].reshape(-1, 2), -slope[2::6, 2::6].reshape(-1, 2)
+    some = slice(size // 2 % 6, None, 6)  # every sixth, the middle among them
+    feet, way = points[some, some].reshape(-1, 2), -slope[some, some].reshape(-1, 2)
     length = jnp.linalg.norm(way, axis=-1, keepdims=True)
     most = 2 * jnp.median(length[length > 0])  # else a singular point dwarfs the rest
     way = np.asarray(way * jnp.minimum(1, most / jnp.maximum(length, 1e-9)))
@@ -174,7 +176,7 @@ def planes(reach=2.0, marks=(), **losses):
     def draw(figure):
         panels = np.atleast_1d(figure.subplots(1, len(losses)))
         for axes, (name, loss) in zip(panels, losses.items(), strict=True):
-            landscape(axes, loss, reach)
+            landscape(axes, loss, reach, 41 if len(losses) == 1 else 31)
             axes.set(title=name.replace("_", " "), xticks=[], yticks=[])
             for style, (label, point) in zip("os*", marks, strict=False):
                 axes.plot(*point, style, color=ORANGE, ms=6)
@@ -354,15 +356,17 @@ def probability_by_class(axes, parameters, cutoffs):
 
 
 def region_of_class(axes, parameters, cutoffs):
-    ticks = jnp.linspace(-3, 3, 40)
+    ticks = jnp.linspace(-3, 3, 61)
     hidden = jnp.stack(jnp.meshgrid(ticks, ticks), axis=-1)
     best = np.asarray(jl.adaptive_softmax_predict(hidden, parameters, cutoffs))
-    for line, name in zip(LINES * 3, np.unique(best), strict=False):
-        axes.contourf(
-            ticks, ticks, best == name, [0.5, 2], colors=[line["color"]], alpha=0.4
-        )
-        y, x = np.argwhere(best == name).mean(axis=0).astype(int)
-        axes.text(ticks[x], ticks[y], f"{name}", ha="center", color=INK)
+    for label in np.unique(best):
+        color = [BLUE, ORANGE, GREEN][np.searchsorted(cutoffs, label, side="right")]
+        inside = best == label
+        axes.contourf(ticks, ticks, inside, [0.5, 2], colors=[color], alpha=0.4)
+        axes.contour(ticks, ticks, inside, [0.5], colors=[GREY], linewidths=0.6)
+        y, x = np.argwhere(inside).mean(axis=0).astype(int)
+        if inside.sum() > 50:  # else there is no room for its number
+            axes.text(ticks[x], ticks[y], f"{label}", ha="center", va="center")
     axes.set(xlabel="feature 0", ylabel="feature 1", aspect="equal")
 
 
@@ -933,7 +937,7 @@ VOCABULARY = {
     "adaptive_softmax_predict": Card(
         of_clusters(region_of_class),
         "The plane of two features, divided into the regions where each class is the "
-        "most probable one.",
+        "most probable one, in three colours: head, first and second cluster.",
     ),
     "init_adaptive_softmax": Card(
         parameter_counts,

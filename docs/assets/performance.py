@@ -59,7 +59,7 @@ def times(results, peers):
     for result in results:
         took, cells = result["milliseconds"], []
         for peer in peers:
-            ratio = result["ratio"].get(peer)
+            ratio = took[peer] / took["jaxloss"] if peer in took else None
             cells.append("" if ratio is None else f"{took[peer]:.1f} ({ratio:.2f})")
         yield f"| {label(result)} | {took['jaxloss']:.1f} | {' | '.join(cells)} |"
 

@@ -35,14 +35,15 @@ def integer_arguments(
     )
     labels = jnp.broadcast_to(labels, batch)
     dtype = checks.compute_dtype(logits)
-    ignored = None
-    if ignore_index is not None:
-        checks.check_integer("ignore_index", ignore_index)
-        bounds = jnp.iinfo(labels.dtype)
-        if bounds.min <= ignore_index <= bounds.max:  # uint8 never holds -100
-            ignored = labels == ignore_index
     logits, classes, keep, weights = mask_classes(
-        logits, (axis,), where, weights, reduction, dtype, ignored, axis_name=axis_name
+        logits,
+        (axis,),
+        where,
+        weights,
+        reduction,
+        dtype,
+        ignored(labels, ignore_index),
+        axis_name=axis_name,
     )
     if keep is not None:
         labels = jnp.where(keep, labels, 0)
@@ -50,6 +51,17 @@ def integer_arguments(
     count = class_count(logits, (axis,), axis_name)
     checks.check_values("labels", valid, f"in [0, {count})")
     return logits, labels, classes, keep, weights, dtype
+
+
+def ignored(labels, ignore_index):
+    """True at the examples to ignore; None if there can be none."""
+    if ignore_index is None:
+        return None
+    checks.check_integer("ignore_index", ignore_index)
+    bounds = jnp.iinfo(labels.dtype)
+    if not bounds.min <= ignore_index <= bounds.max:  # uint8 never holds -100
+        return None
+    return labels == ignore_index
 
 
 def mask_classes(

@@ -76,7 +76,7 @@ def analytic(forward: Callable[..., Any], backward: Callable[..., Any]):
 
         both.defjvp(jvp, symbolic_zeros=True)
         known.defjvp(lambda x, dx: jvp(x[1:], dx[1:]), symbolic_zeros=True)
-        return both(*_vary_alike(inputs, static.get("axis_name")))
+        return both(*vary_alike(inputs, static.get("axis_name")))
 
     return loss
 
@@ -97,7 +97,7 @@ def pointwise(rule: Callable[..., Any]):
     return functools.wraps(rule)(analytic(forward, backward))
 
 
-def _vary_alike(inputs, axis_name):
+def vary_alike(inputs, axis_name=None):
     """Makes all inputs vary over the mesh axes of `shard_map` that one varies over.
 
     A cotangent varies like the loss, hence like all inputs taken together, and has to

@@ -45,11 +45,50 @@ def check_split(name: str, x: jax.Array, axis_name: str | None) -> None:
     """
     if axis_name is not None and axis_name not in varying(x):
         raise ValueError(
-            f"`axis_name` must name the mesh axis over which `{name}` are split inside "
-            f"`jax.shard_map`, got {axis_name!r}, but `{name}` differ over "
-            f"{sorted(varying(x))}; name the axis in `in_specs`, and leave `check_vma` "
-            "at True."
+            f"`axis_name` must name the mesh axis over which the classes of `{name}` "
+            f"are split inside `jax.shard_map`, got {axis_name!r}, but `{name}` differ "
+            f"over {sorted(varying(x))}; name the axis in `in_specs`, and leave "
+            "`check_vma` at True."
         )
+
+
+def check_shared(name: str, x: jax.Array, axis_name: str | None) -> None:
+    """Raises if the devices that split the classes have examples of their own."""
+    if axis_name is not None and axis_name in varying(x):
+        raise ValueError(
+            f"`{name}` must be the same on all devices that split the classes, got one "
+            f"that differs over {axis_name!r}; leave that axis out of its `in_specs`."
+        )
+
+
+def vary_as(x: jax.Array, other: jax.Array) -> jax.Array:
+    """x as an array that varies over the mesh axes of another, too."""
+    missing = tuple(sorted(varying(other) - varying(x)))
+    return jax.lax.pcast(x, missing, to="varying") if missing else x
+
+
+def agree_as(x: jax.Array, other: jax.Array) -> jax.Array:
+    """The sum of x over the mesh axes that another array does not vary over."""
+    split = tuple(sorted(varying(x) - varying(other)))
+    return jax.lax.psum(x, split) if split else x
+
+
+def on_first(x: jax.Array, other: jax.Array) -> jax.Array:
+    """x on the first of the devices that another array varies over, 0 on the others."""
+    axes = tuple(sorted(varying(other) - varying(x)))
+    if not axes:
+        return x
+    return jnp.where(jax.lax.axis_index(axes) == 0, vary_as(x, other), 0)
+
+
+def of_first(x: jax.Array, other: jax.Array) -> jax.Array:
+    """What the first device has, on all over which another array does not vary."""
+    axes = tuple(sorted(varying(x) - varying(other)))
+    if not axes:
+        return x
+    if x.dtype == bool:
+        return of_first(x.astype(jnp.int32), other) > 0
+    return agree_as(jnp.where(jax.lax.axis_index(axes) == 0, x, 0), other)
 
 
 def total(x: jax.Array, axis_name: str | None) -> jax.Array:

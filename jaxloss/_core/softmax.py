@@ -82,14 +82,14 @@ def maximum(logits: jax.Array, axis: Axes, axis_name: str | None = None) -> jax.
 
 # The logit of the label. The gather reads one number an example; its gradient is
 # written by comparison.
-def _pick_forward(logits, labels, *, axis):
-    return _gather(logits, labels, axis), (logits, labels)
+def _pick_forward(logits, labels, *, axis, axis_name=None):
+    return _gather(logits, labels, axis, axis_name), (logits, labels)
 
 
-def _pick_backward(residuals, cotangent, *, axis):
+def _pick_backward(residuals, cotangent, *, axis, axis_name=None):
     logits, labels = residuals
     cotangent = jnp.expand_dims(cotangent, axis)
-    return jnp.where(at_label(logits, labels, axis), cotangent, 0), None
+    return jnp.where(at_label(logits, labels, axis, axis_name), cotangent, 0), None
 
 
 pick = analytic(_pick_forward, _pick_backward)
@@ -114,7 +114,8 @@ def _rest(logits, labels, top, axis, axis_name):
     return hit, jnp.where(hit, 0, jnp.exp(gap) * (1 + lost))
 
 
-def _surprisal_forward(logits, labels, top, *, axis, axis_name):
+def _at_label(logits, labels, top, axis, axis_name):
+    """x_y, e^-a, s, log(s + e^-a) and 1 / (s + e^-a), one number an example each."""
     _, rest = _rest(logits, labels, jnp.expand_dims(top, axis), axis, axis_name)
     others = total(jnp.sum(rest, axis=axis), axis_name)
 
@@ -124,11 +125,16 @@ def _surprisal_forward(logits, labels, top, *, axis, axis_name):
     own_share = jnp.exp(-behind)
     alone = others == 0
     ahead = alone | (behind == 0)
-    value = behind + jnp.log1p(jnp.where(ahead, others, (others - 1) + own_share))
+    excess = jnp.log1p(jnp.where(ahead, others, (others - 1) + own_share))
     share = 1 / jnp.where(alone, 1, others + own_share)
+    return own, own_share, others, excess, share
+
+
+def _surprisal_forward(logits, labels, top, *, axis, axis_name):
+    own, _, others, excess, share = _at_label(logits, labels, top, axis, axis_name)
     # A label that is itself impossible has a logit without a gradient.
     miss = jnp.where(jnp.isneginf(own), 0, others * share)
-    return value, (logits, labels, top, miss, share)
+    return (top - own) + excess, (logits, labels, top, miss, share)
 
 
 def _surprisal_backward(residuals, cotangent, *, axis, axis_name):
@@ -143,7 +149,12 @@ _surprisal = analytic(_surprisal_forward, _surprisal_backward)
 
 
 def surprisal(
-    logits: jax.Array, labels: jax.Array, *, axis: int, axis_name: str | None = None
+    logits: jax.Array,
+    labels: jax.Array,
+    *,
+    axis: int,
+    axis_name: str | None = None,
+    top: jax.Array | None = None,
 ) -> jax.Array:
     """-log softmax(logits) at the labels, [...] in float32 or float64.
 
@@ -152,9 +163,95 @@ def surprisal(
         labels: Integer, [...]; NaN is the answer to one outside [0, classes).
         axis: The class axis, counted from the front.
         axis_name: The mesh axis of `shard_map` over which the classes are split.
+        top: The maximum over the classes, where it is known.
     """
-    top = maximum(logits, axis, axis_name)
+    top = maximum(logits, axis, axis_name) if top is None else top
     return _surprisal(widen(logits), labels, top, axis=axis, axis_name=axis_name)
+
+
+# log Σ_j e^{x_j - m}, of slope softmax(x), beside the surprisal: made of the same
+# exponentials, like its slope, it costs no pass over memory and no array.
+def _excess_beside_forward(logits, labels, top, *, axis, axis_name):
+    _, own_share, _, excess, share = _at_label(logits, labels, top, axis, axis_name)
+    return excess, (logits, labels, top, own_share, share)
+
+
+def _excess_beside_backward(residuals, cotangent, *, axis, axis_name):
+    logits, labels, top, own_share, share = residuals
+    hit, rest = _rest(logits, labels, jnp.expand_dims(top, axis), axis, axis_name)
+    share = jnp.expand_dims(cotangent * share, axis)
+    return jnp.where(hit, jnp.expand_dims(own_share, axis), rest) * share, None, None
+
+
+_excess_beside = analytic(_excess_beside_forward, _excess_beside_backward)
+
+
+def excess(
+    logits: jax.Array,
+    labels: jax.Array,
+    top: jax.Array,
+    *,
+    axis: int,
+    axis_name: str | None = None,
+) -> jax.Array:
+    """log Σ exp(logits) less the maximum `top`; takes what `surprisal` does."""
+    return _excess_beside(widen(logits), labels, top, axis=axis, axis_name=axis_name)
+
+
+# With e the excess and s_j the surprisals,
+#     entropy = Σ_j p_j s_j = e + Σ_j p_j (m - x_j),                no negative term,
+#     d entropy / d x_j = p_j (s_j - entropy):
+# of d p_k / d x_j = p_k ([j = k] - p_j); d s_k / d x_j = p_j - [j = k] adds -p_j + p_j.
+# An impossible class has no part in it. The exponentials are those of the surprisal, so
+# that there are two arrays, these and the logits. A sum that leaves out a most probable
+# class, not the label, would keep the digits of any entropy near 0, with four arrays.
+def _entropy_forward(logits, labels, top, *, axis, axis_name):
+    own, own_share, _, excess, share = _at_label(logits, labels, top, axis, axis_name)
+    _, rest = _rest(logits, labels, jnp.expand_dims(top, axis), axis, axis_name)
+    behind = _behind(logits, jnp.expand_dims(top, axis))
+    others = total(jnp.sum(rest * behind, axis=axis), axis_name)
+    value = excess + share * (others + own_share * _behind(own, top))
+    return value, (logits, labels, top, own_share * share, share, excess, value)
+
+
+def _entropy_backward(residuals, cotangent, *, axis, axis_name):
+    logits, labels, top, *numbers = residuals
+    top, at_own, share, excess, value, cotangent = (
+        jnp.expand_dims(x, axis) for x in (top, *numbers, cotangent)
+    )
+    hit, rest = _rest(logits, labels, top, axis, axis_name)
+    p = jnp.where(hit, at_own, rest * share)
+    surprisals = excess + _behind(logits, top)
+    return cotangent * p * (surprisals - value), None, None
+
+
+_entropy = analytic(_entropy_forward, _entropy_backward)
+
+
+def _behind(logits, top):
+    return jnp.where(jnp.isneginf(logits), 0, top - logits)
+
+
+def entropy(
+    logits: jax.Array,
+    labels: jax.Array,
+    top: jax.Array,
+    *,
+    axis: int,
+    axis_name: str | None = None,
+) -> jax.Array:
+    """-Σ p log p of p = softmax(logits); takes what `surprisal` does."""
+    return _entropy(widen(logits), labels, top, axis=axis, axis_name=axis_name)
+
+
+def once_read(top: jax.Array, number: jax.Array) -> jax.Array:
+    """The maximum of logits, to be had when a number made of them is there.
+
+    For logits that are a temporary: exponentials below the maximum then wait for the
+    number, nobody reads the logits after them, and they take the logits' place in
+    memory. The condition that makes them wait changes nothing: NaN gives NaN anyway.
+    """
+    return jnp.where(jnp.isnan(stop_gradient(number)), nan, top)
 
 
 # e^{x_j - m} and r, their sum without one class at the maximum m, which keeps its
