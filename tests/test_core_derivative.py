@@ -167,7 +167,7 @@ def nested(outer, inner):
 
 
 def looped(f, x, tangents):
-    """A loss that a scan adds up, its gradient, and the tangent through the loop."""
+    """A loss that a scan adds up, its gradient, and the derivatives of the two."""
 
     def along(t):
         def step(total, scale):
@@ -175,7 +175,10 @@ def looped(f, x, tangents):
 
         return jax.lax.scan(step, 0.0, jnp.array([0.3, -1.1]))[0]
 
-    return jax.grad(along)(0.7), jax.jvp(along, (0.7,), (1.0,))
+    def both(t):
+        return jnp.stack(jax.value_and_grad(along)(t))
+
+    return both(0.7), jax.jacfwd(both)(0.7), jax.jacrev(both)(0.7)
 
 
 TRANSFORMATIONS = {

@@ -15,6 +15,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax.custom_derivatives import SymbolicZero
+from jax.extend.core import Primitive
+from jax.interpreters import ad, batching, mlir
 
 from jaxloss._core.mesh import varying
 
@@ -46,36 +48,32 @@ def analytic(forward: Callable[..., Any], backward: Callable[..., Any]):
 
         reverse.defvjp(ahead, functools.partial(backward, **static))
 
-        @jax.custom_jvp
-        def both(*inputs):
-            return reverse(*inputs)
-
-        # A value that is computed already, with the loss's derivatives: those of vjp's
-        # own value would go through `forward`'s code, not through the rule. To compute
-        # it twice would do for what the compiler merges, which no loop is.
-        @jax.custom_jvp
-        def known(value, *inputs):
-            return value
-
-        def jvp(primals, tangents):
-            primals = tuple(map(jnp.asarray, primals))  # constants come as they are
+        def tangent(primals, tangents):
+            """The loss and its tangent; None is the tangent of what does not move."""
             value, pull_back = jax.vjp(reverse, *primals)
-            value = known(jax.lax.stop_gradient(value), *primals)
-            moving = [not isinstance(tangent, SymbolicZero) for tangent in tangents]
-            if not any(moving):
-                return value, jnp.zeros_like(value)
             gradients = pull_back(jnp.ones_like(value))
             products = [
-                _inner_product(gradient, tangent, static.get("axis"), value)
-                for gradient, tangent, moves in zip(
-                    gradients, tangents, moving, strict=True
-                )
-                if moves
+                _inner_product(gradient, moved, static.get("axis"), value)
+                for gradient, moved in zip(gradients, tangents, strict=True)
+                if moved is not None
             ]
             return value, sum(products[1:], start=products[0])
 
+        @jax.custom_jvp
+        def both(*inputs):
+            inputs = tuple(map(jnp.asarray, inputs))
+            return _known(reverse(*jax.lax.stop_gradient(inputs)), inputs, tangent)
+
+        def jvp(primals, tangents):
+            primals = tuple(map(jnp.asarray, primals))  # constants come as they are
+            moved = tuple(None if isinstance(t, SymbolicZero) else t for t in tangents)
+            if all(t is None for t in moved):
+                value = both(*primals)
+                return value, jnp.zeros_like(value)
+            value, slope = tangent(primals, moved)
+            return _known(jax.lax.stop_gradient(value), primals, tangent), slope
+
         both.defjvp(jvp, symbolic_zeros=True)
-        known.defjvp(lambda x, dx: jvp(x[1:], dx[1:]), symbolic_zeros=True)
         return both(*vary_alike(inputs, static.get("axis_name")))
 
     return loss
@@ -95,6 +93,49 @@ def pointwise(rule: Callable[..., Any]):
         return tuple(cotangent * partial for partial in partials)
 
     return functools.wraps(rule)(analytic(forward, backward))
+
+
+# A value that is computed already, with the loss's derivatives: its own would go
+# through `forward`'s code, not through the rule. To compute it twice would do for what
+# the compiler merges, which no loop is. A primitive, since JAX 0.10 drops a custom rule
+# of what a scan computes beside its linear part: forward over reverse mode through the
+# loop would differentiate the function's own code.
+_known_p = Primitive("known_loss")
+
+
+def _known(value, inputs, tangent):
+    return _known_p.bind(value, *inputs, tangent=tangent)
+
+
+def _known_jvp(primals, tangents, *, tangent):
+    value = _known_p.bind(*primals, tangent=tangent)
+    moved = tuple(None if isinstance(t, ad.Zero) else t for t in tangents[1:])
+    if all(t is None for t in moved):
+        return value, jnp.zeros_like(value)
+    return value, tangent(tuple(primals[1:]), moved)[1]
+
+
+def _known_batch(arguments, axes, *, tangent):
+    axes = tuple(axes)
+    size = next(
+        x.shape[a] for x, a in zip(arguments, axes, strict=True) if a is not None
+    )
+    value = batching.bdim_at_front(arguments[0], axes[0], size)
+
+    def each(primals, tangents):
+        moved = tuple(
+            None if t is None else a for t, a in zip(tangents, axes[1:], strict=True)
+        )
+        return jax.vmap(tangent, (axes[1:], moved))(primals, tangents)
+
+    return _known_p.bind(value, *arguments[1:], tangent=each), 0
+
+
+_known_p.def_impl(lambda value, *inputs, tangent: value)
+_known_p.def_abstract_eval(lambda value, *inputs, tangent: value)
+ad.primitive_jvps[_known_p] = _known_jvp
+batching.primitive_batchers[_known_p] = _known_batch
+mlir.register_lowering(_known_p, lambda context, value, *inputs, tangent: [value])
 
 
 def vary_alike(inputs, axis_name=None):
