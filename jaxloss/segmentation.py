@@ -10,7 +10,7 @@ from jax.typing import ArrayLike
 from jaxloss._core import checks
 from jaxloss._core.classes import class_weight_array, drop, mask_classes
 from jaxloss._core.derivative import pointwise
-from jaxloss._core.probability import complement, sigmoid, softmax
+from jaxloss._core.probability import sigmoid, softmax, times_complement
 from jaxloss._core.reduction import Reduction, reduce_loss
 
 
@@ -576,8 +576,8 @@ class _Pixels(NamedTuple):
     """What is known of every pixel, in the shape [..., C] of the predictions."""
 
     p: jax.Array  # predicted probability, 0 where dropped
-    miss: jax.Array  # 1 - p
     t: jax.Array  # target, 0 where dropped
+    missed: jax.Array  # t (1 - p)
     weight: jax.Array | None  # [..., 1], 0 where dropped
     counts: jax.Array | None  # boolean, what is neither dropped nor of weight 0
 
@@ -603,15 +603,16 @@ def _pixels(predictions, targets, apply_softmax, where, weights, reduction):
     masked, classes, keep, weights = mask_classes(
         predictions, axes, where, weights, reduction, dtype, name="predictions"
     )
+    t = drop(t, classes, keep, axes)
     if not apply_softmax:
         p = _probabilities(drop(predictions.astype(dtype), classes, keep, axes))
-        miss = 1 - p
+        missed = t * (1 - p)
     elif predictions.shape[-1] == 1:
         logits = masked.astype(dtype)  # once: the gradient is rounded once
-        p, miss = sigmoid(logits), sigmoid(-logits)
+        p, missed = sigmoid(logits), t * sigmoid(-logits)
     else:
         p = softmax(masked.astype(dtype), axes)
-        miss = complement(p, p * drop(t, classes, keep, axes), axes)
+        missed = times_complement(t, p, axes)
 
     counts = classes if classes is not None or keep is None else keep[..., None]
     weight = None
@@ -619,8 +620,7 @@ def _pixels(predictions, targets, apply_softmax, where, weights, reduction):
         weight = weights if keep is None else jnp.where(keep, weights, 0)
         weight = jnp.broadcast_to(weight, predictions.shape[:-1])[..., None]
         counts = weight != 0 if counts is None else counts & (weight != 0)
-    p, t = (drop(x, classes, keep, axes) for x in (p, t))
-    return _Pixels(p, miss, t, weight, counts)
+    return _Pixels(drop(p, classes, keep, axes), t, missed, weight, counts)
 
 
 # Rounding, as of an image that was resampled, may put a probability a little outside
@@ -640,11 +640,11 @@ def _misfit(pixels, axis, alpha, beta, smooth):
     Of the hits Σ w p t, the false positives Σ w p (1 - t) and the false negatives
     Σ w t (1 - p), the wrong ones' share, with no difference of sums.
     """
-    p, miss, t, weight, counts = pixels
+    p, t, missed, weight, counts = pixels
     axes = _summed_axes(axis, p.ndim)
     hit, extra, missed = (
         jnp.sum(part if weight is None else weight * part, axis=axes)
-        for part in (p * t, p * (1 - t), t * miss)
+        for part in (p * t, _beyond(p, t), missed)
     )
     alpha = _parameter("alpha", alpha, hit)
     beta = _parameter("beta", beta, hit)
@@ -653,6 +653,20 @@ def _misfit(pixels, axis, alpha, beta, smooth):
     if counts is not None:
         counts = jnp.any(checks.broadcast_to(counts, p), axis=axes)
     return loss, counts
+
+
+# p (1 - t) without the array 1 - t, which XLA on CPU would write to memory: with n the
+# round t it is p (1 - n) - p (t - n), two terms that never cancel.
+@jax.custom_jvp
+def _beyond(p, t):
+    whole = jnp.round(t)
+    return (p - p * whole) - p * (t - whole)
+
+
+@_beyond.defjvp
+def _beyond_jvp(primals, tangents):
+    (p, t), (dp, dt) = primals, tangents
+    return _beyond(p, t), (dp - t * dp) - p * dt
 
 
 # f = a/(a + b): df/da = b/(a + b)², df/db = -a/(a + b)², where plain differentiation

@@ -74,12 +74,8 @@ def test_probabilities_and_what_they_lack_to_one_keep_their_digits():
     @jax.jit
     def measured(logits):
         p = probability.softmax(logits, (1,))
-        # For each class the complement as seen by a label that is that class.
-        lacks = [
-            probability.complement(p, p * jnp.eye(4)[c : c + 1], (1,))[:, c]
-            for c in range(4)
-        ]
-        return p, jnp.stack(lacks, axis=1), probability.log_softmax(logits, (1,))
+        lack = probability.times_complement(jnp.ones_like(p), p, (1,))
+        return p, lack, probability.log_softmax(logits, (1,))
 
     p, lack, log_softmax = measured(LOGITS)
     for row, logits in enumerate(LOGITS):

@@ -450,3 +450,18 @@ def test_values_and_slopes_keep_their_digits(logits, classes):
                 unit = max(map(abs, slopes))
                 for k, true in enumerate(slopes):
                     assert ulp(gradient[n, i, k], true, true, unit) <= 16
+
+
+def test_soft_labels_near_one_keep_their_digits():
+    """Of one pixel, p (1 - t) / (p t + p (1 - t)) is 1 - t."""
+    t = np.array([0, 1e-6, 0.3, 0.5, 0.6, 0.999, 1 - 2.0**-24, 1], np.float32)
+    p = np.full(t.shape, 0.7, np.float32)
+    loss = jl.tversky_loss(
+        p[:, None, None],
+        t[:, None, None],
+        alpha=1.0,
+        beta=0.0,
+        smooth=0.0,
+        apply_softmax=False,
+    )
+    np.testing.assert_allclose(loss, 1 - t.astype(float), rtol=4 * 2**-23)

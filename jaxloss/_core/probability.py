@@ -37,20 +37,25 @@ def _softmax_jvp(axis, primals, tangents):
     return p, p * slope
 
 
+# For speed there is neither a comparison nor the number 1 here: XLA on CPU writes an
+# array of its own for either, and takes what is left into a sum over it.
 @functools.partial(jax.custom_jvp, nondiff_argnums=(2,))
-def complement(p: jax.Array, hit: jax.Array, axis: Axes) -> jax.Array:
-    """1 - p for probabilities that add up to 1, with `hit` = p · labels.
+def times_complement(c: jax.Array, p: jax.Array, axis: Axes) -> jax.Array:
+    """c (1 - p) for probabilities that add up to 1.
 
-    It is what the labels miss, Σ p (1 - labels), and what they hit beyond p. Where p is
-    near 1 and its label is 1, the first keeps the digits and the second is exactly 0.
+    For p > 1/2, where rounding of p hides 1 - p, it is the sum of the other classes.
     """
-    missed = jnp.sum(p - hit, axis=axis, keepdims=True)
-    return missed + (jnp.sum(hit, axis=axis, keepdims=True) - p)
+    most = jnp.round(p)
+    others = jnp.sum(p - p * most, axis=axis, keepdims=True)
+    rest = c - c * most
+    return (rest - rest * p) + (c * most) * others
 
 
-@complement.defjvp
-def _complement_jvp(axis, primals, tangents):
-    return complement(*primals, axis), -tangents[0]
+@times_complement.defjvp
+def _times_complement_jvp(axis, primals, tangents):
+    (c, p), (dc, dp) = primals, tangents
+    miss = times_complement(jnp.ones_like(p), p, axis)
+    return times_complement(c, p, axis), dc * miss - c * dp
 
 
 class LogSoftmax(NamedTuple):
