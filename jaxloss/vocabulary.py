@@ -728,9 +728,10 @@ def _cross_entropy(x, given, fixed, axis_name):
         above = excess(x, labels, top, **axis)
     if "label_smoothing" in given:
         alpha, classes = given["label_smoothing"], class_count(x, (1,), axis_name)
-        mass = classes
         if "class_weights" in given:
             mass = total(jnp.sum(given["class_weights"]), axis_name)
+        else:
+            mass = jnp.asarray(classes, x.dtype)
         spread = (behind + mass * above) / classes
         loss = product(1 - alpha, loss) + product(alpha, spread)
     if "z_loss" in given:

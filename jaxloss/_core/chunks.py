@@ -41,6 +41,11 @@ def default_size(features: int) -> int:
     6 R D C operations, so that the sum's share of the time goes like 1/R, whatever D
     and C are; the memory of the R x C logits goes like R. At R = D they take as much as
     the gradient, which is there anyhow.
+
+    Value and gradients at N = 4096, D = 512, C = 50304 in float32, on two CPU cores
+    that others used too, the best of four rounds in turns: 2.54 s in chunks of 128
+    rows, 2.22 s of 256, 2.08 s of 512, 1.95 s of 1,024, 1.97 s of 2,048; the three
+    products alone, without chunks, 1.87 s.
     """
     return min(max(features, 1024), 4096)
 
