@@ -268,19 +268,39 @@ def mean_of_all(**arrays):
     return jax.lax.pmean(jnp.mean(jl.linear_cross_entropy(**arrays)), "batch")[None]
 
 
+def by_classes(mesh, **options):
+    return linear_mapped(mesh, mean_of_all, **options)
+
+
+def by_rows(mesh, **options):
+    """The loss with the kernel's features split like the rows, and put together."""
+
+    def local(arrays):
+        kernel = jax.lax.all_gather(arrays.pop("kernel"), "batch", tiled=True)
+        return mean_of_all(kernel=kernel, **arrays, chunk_size=CHUNK, **options)
+
+    def call(**arrays):
+        specs = P("batch")
+        return jax.shard_map(local, mesh=mesh, in_specs=specs, out_specs=specs)(arrays)
+
+    return call
+
+
 @pytest.mark.parametrize("reduction", ["mean", "none"])
 @pytest.mark.parametrize(
     ("kind", "spec", "mapped", "large"),
     # All that is larger than one number an example: the kernel and its gradient, or
     # the gradient of the features and that of each device's classes.
     [
-        (AxisType.Explicit, P(), False, [KERNEL]),
-        (AxisType.Explicit, P("batch"), False, [KERNEL, KERNEL]),
-        (AxisType.Explicit, P(None, "model"), False, [HALF, KERNEL // 4]),
-        (AxisType.Explicit, P(None, "model"), True, [HALF, KERNEL // 4]),
-        (AxisType.Auto, P(None, "model"), True, [HALF, KERNEL // 4]),
-        (AxisType.Auto, P("batch"), False, None),
-        (AxisType.Auto, P(None, "model"), False, None),
+        (AxisType.Explicit, P(), None, [KERNEL]),
+        (AxisType.Explicit, P("batch"), None, [KERNEL, KERNEL]),
+        (AxisType.Explicit, P("batch"), by_rows, [KERNEL, KERNEL // 2]),
+        (AxisType.Auto, P("batch"), by_rows, [KERNEL, KERNEL // 2]),
+        (AxisType.Explicit, P(None, "model"), None, [HALF, KERNEL // 4]),
+        (AxisType.Explicit, P(None, "model"), by_classes, [HALF, KERNEL // 4]),
+        (AxisType.Auto, P(None, "model"), by_classes, [HALF, KERNEL // 4]),
+        (AxisType.Auto, P("batch"), None, None),
+        (AxisType.Auto, P(None, "model"), None, None),
     ],
 )
 def test_kernel_moves_once_and_logits_never(kind, spec, mapped, large, reduction):
@@ -290,7 +310,7 @@ def test_kernel_moves_once_and_logits_never(kind, spec, mapped, large, reduction
         jl.linear_cross_entropy, chunk_size=CHUNK, reduction=reduction
     )
     if mapped:
-        loss = linear_mapped(mesh, mean_of_all, reduction=reduction)
+        loss = mapped(mesh, reduction=reduction)
 
     def step(loss, hidden, kernel, labels):
         def mean(hidden, kernel):
