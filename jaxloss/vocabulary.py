@@ -224,7 +224,7 @@ def linear_log_probs(
             such bound.
         temperature: Above 0, a scalar that divides the logits, capped if they are.
         chunk_size: The most examples whose logits exist at a time. None takes between
-            1,024 and 4,096, as many as there are features.
+            512 and 2,048, half as many as there are features.
         axis_name: The mesh axis over which the classes are split, inside
             `jax.shard_map`, as in `linear_cross_entropy`.
         precision: Of the matrix products, as in `jax.lax.dot`. For bfloat16 inputs None
@@ -277,7 +277,8 @@ def linear_log_probs(
         **_logit_parameters(bias, logit_softcap, temperature, classes, dtype),
     }
     rows, fixed = {"hidden": hidden}, {"labels": labels}
-    size = _chunk_size(chunk_size, hidden)
+    # Half the size: the gradient of both numbers needs a second array of the logits'.
+    size = _chunk_size(chunk_size, hidden, arrays=2)
     return chunks.each(_log_probs, rows, shared, fixed, size, precision, axis_name)
 
 
@@ -826,9 +827,9 @@ def _labels(labels, hidden):
     return jnp.broadcast_to(labels, batch)
 
 
-def _chunk_size(chunk_size, hidden):
+def _chunk_size(chunk_size, hidden, arrays=1):
     if chunk_size is None:
-        return chunks.default_size(hidden.shape[-1])
+        return chunks.default_size(hidden.shape[-1]) // arrays
     checks.check_integer("chunk_size", chunk_size)
     checks.check_number("chunk_size", chunk_size, minimum=1)
     return operator.index(chunk_size)
