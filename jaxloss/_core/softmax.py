@@ -170,7 +170,8 @@ def surprisal(
 
 
 # log Σ_j e^{x_j - m}, of slope softmax(x), beside the surprisal: made of the same
-# exponentials, like its slope, it costs no pass over memory and no array.
+# exponentials, like its slope, it costs no pass over memory and no array. It and the
+# entropy take what the surprisal does, and logits that need not be widened.
 def _excess_beside_forward(logits, labels, top, *, axis, axis_name):
     _, own_share, _, excess, share = _at_label(logits, labels, top, axis, axis_name)
     return excess, (logits, labels, top, own_share, share)
@@ -183,19 +184,7 @@ def _excess_beside_backward(residuals, cotangent, *, axis, axis_name):
     return jnp.where(hit, jnp.expand_dims(own_share, axis), rest) * share, None, None
 
 
-_excess_beside = analytic(_excess_beside_forward, _excess_beside_backward)
-
-
-def excess(
-    logits: jax.Array,
-    labels: jax.Array,
-    top: jax.Array,
-    *,
-    axis: int,
-    axis_name: str | None = None,
-) -> jax.Array:
-    """log Σ exp(logits) less the maximum `top`; takes what `surprisal` does."""
-    return _excess_beside(widen(logits), labels, top, axis=axis, axis_name=axis_name)
+excess = analytic(_excess_beside_forward, _excess_beside_backward)
 
 
 # With e the excess and s_j the surprisals,
@@ -225,23 +214,11 @@ def _entropy_backward(residuals, cotangent, *, axis, axis_name):
     return cotangent * p * (surprisals - value), None, None
 
 
-_entropy = analytic(_entropy_forward, _entropy_backward)
+entropy = analytic(_entropy_forward, _entropy_backward)
 
 
 def _behind(logits, top):
     return jnp.where(jnp.isneginf(logits), 0, top - logits)
-
-
-def entropy(
-    logits: jax.Array,
-    labels: jax.Array,
-    top: jax.Array,
-    *,
-    axis: int,
-    axis_name: str | None = None,
-) -> jax.Array:
-    """-Σ p log p of p = softmax(logits); takes what `surprisal` does."""
-    return _entropy(widen(logits), labels, top, axis=axis, axis_name=axis_name)
 
 
 def once_read(top: jax.Array, number: jax.Array) -> jax.Array:
