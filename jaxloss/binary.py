@@ -263,8 +263,9 @@ def sigmoid_focal_loss(
         Computes in float32, or float64 if an input is float64; time and memory are
         linear in the number of elements. An empty or fully masked input has sum and
         mean 0. $1 - p_t$ is formed without a difference, so that the loss of a
-        well-classified example keeps its digits, and every gamma has finite derivatives
-        for finite logits.
+        well-classified example keeps its digits: at hard labels value and gradient are
+        within 4 units in the last place for whole gammas up to 5. Every gamma has
+        finite derivatives for finite logits.
 
     Raises:
         TypeError: If an input is not real, `logits` not floating, or `where` not
@@ -363,7 +364,15 @@ def _modulate_forward(x, y, gamma):
     miss, *_ = _miss(*sides)
     # A negative power belongs to a derivative, in which h vanishes before miss does.
     miss = jnp.where((gamma < 0) & (miss == 0), 1, miss)
-    return miss**gamma, (x, y, gamma)
+    return _power(miss, gamma), (x, y, gamma)
+
+
+def _power(miss, gamma):
+    """miss^gamma; XLA makes a constant cube two products, which round twice."""
+    square = miss * miss
+    cube = square * miss
+    lost = remainder(cube, square, miss) + remainder(square, miss, miss) * miss
+    return jnp.where(gamma == 3, cube - lost, miss**gamma)
 
 
 def _modulate_backward(residuals, cotangent):
@@ -389,6 +398,10 @@ def _tanh_half(x):
     return ((1 - u) - u_lost) / (1 + u)
 
 
+# A factor that keeps what rounding took from a small term from being flushed to 0.
+_LIFT = 2.0**40
+
+
 # f = M h and df/da = (M (weak - strong u) + gamma f lean)/(1 + u), where a hard label
 # leaves two terms of one sign. A mean and its gradient are two passes over x and y and
 # one over f, and the slope is written over f: no temporaries, and twice the speed of
@@ -400,7 +413,7 @@ def _focal_forward(x, y, gamma):
     miss, short, *_ = _miss(u, u_lost, strong, weak)
     log, log_lost = log1p_unit(u, u_lost)
     h = weak * a + log
-    value = miss**gamma * (h + (h * (gamma * short) + log_lost))
+    value = _power(miss, gamma) * (h + (h * (gamma * short) + log_lost))
     return jnp.where(jnp.isinf(a), product(weak, a), value), (x, y, gamma)
 
 
@@ -409,28 +422,66 @@ def _focal_backward(residuals, cotangent):
     right, u, u_lost, strong, weak = _sides(x, y, magnitude(x))
     _, short, share, share_short = _miss(u, u_lost, strong, weak)
     f, factor = _focal(x, y, gamma), _modulate(x, y, gamma)
-    outer = factor * (weak - strong * u)
-    inner = product(gamma * _lean(u, strong, weak), f)
+    outer = factor * _LIFT * (weak - strong * u)
+    # An f beyond 1e26 comes with a lean of 0.
+    inner = gamma * _lean(u, strong, weak) * (jnp.minimum(f, 1e26) * _LIFT)
     slope = outer + inner
     lost = (inner - slope) + outer + outer * (gamma * short)
-    lost = stop_gradient(lost + slope * share_short - factor * strong * u_lost)
-    slope = cotangent * ((slope + lost) * share)
-    finite = jnp.where(jnp.isinf(x), 0, x)
-    pull, push = _pull(x, y, gamma), factor * finite
-    pulled = product((gamma - 1) * short, pull) - push * (gamma * short)
-    log, log_lost = log1p_unit(u, u_lost)
-    h, h_lost = two_difference(weak * magnitude(finite), -log)
-    log_miss, log_miss_lost = _log_miss(x, y)
-    tilt = h * factor * log_miss
-    whole = h * log_miss
-    part = whole * (gamma * short) - remainder(whole, h, log_miss)
-    part = part + h * log_miss_lost + (h_lost + log_lost) * log_miss
-    tilted = factor * (whole + part) - tilt
+    lost = lost + slope * share_short - factor * _LIFT * (strong * u_lost)
+    slope = (slope + stop_gradient(lost)) * share / _LIFT * cotangent
     return (
         jnp.where(right, slope, -slope),
-        cotangent * ((pull - push) + stop_gradient(pulled)),
-        cotangent * (tilt + stop_gradient(tilted)),
+        cotangent * _label_slope(x, y, gamma, factor),
+        cotangent * _gamma_slope(x, y, gamma, factor),
     )
+
+
+# df/dy = h dM/dy - M x = -sign(x) M (a + gamma h (1 - u)/above), and df/dgamma =
+# M h log(miss). Each exact to a few roundings, with the derivatives of a form of which
+# no part leaves the range.
+def _label_slope(x, y, gamma, factor):
+    finite = jnp.where(jnp.isinf(x), 0, x)
+    right, u, u_lost, strong, weak = _sides(finite, y, magnitude(finite))
+    _, short, *_ = _miss(u, u_lost, strong, weak)
+    h, h_lost = _entropy(u, u_lost, weak * magnitude(finite))
+    above = weak + strong * u
+    above = jnp.where(above == 0, 1, above)
+    press = h / above
+    press_lost = (remainder(h, above, press) + h_lost - press * strong * u_lost) / above
+    gap = 1 - u
+    gap_lost = ((1 - gap) - u) - u_lost
+    side = gamma * press * gap
+    side_lost = gamma * (press * gap_lost + press_lost * gap)
+    total, total_lost = two_difference(magnitude(finite), -side)
+    total = total + (total_lost + side_lost + product(gamma * short, total))
+    slope = factor * jnp.where(right, -total, total)
+    return _valued(stop_gradient(slope), _pull(x, y, gamma) - factor * finite)
+
+
+def _gamma_slope(x, y, gamma, factor):
+    finite = jnp.where(jnp.isinf(x), 0, x)
+    _, u, u_lost, strong, weak = _sides(finite, y, magnitude(finite))
+    _, short, *_ = _miss(u, u_lost, strong, weak)
+    h, h_lost = _entropy(u, u_lost, weak * magnitude(finite))
+    log_miss, log_miss_lost = _log_miss(x, y)
+    whole = h * log_miss
+    part = whole * (gamma * short) - remainder(whole, h, log_miss)
+    part = part + h * log_miss_lost + h_lost * log_miss
+    slope = factor * (whole + part)
+    return _valued(stop_gradient(slope), h * factor * log_miss)
+
+
+def _entropy(u, u_lost, rest):
+    """h = rest + log1p(u), and what rounding took from it."""
+    log, log_lost = log1p_unit(u, u_lost)
+    h, h_lost = two_difference(rest, -log)
+    return h, h_lost + log_lost
+
+
+@pointwise
+def _valued(value, alike):
+    """The value, with the derivatives of another that is alike."""
+    return value, (jnp.zeros_like(value), jnp.ones_like(alike))
 
 
 _focal = analytic(_focal_forward, _focal_backward)

@@ -1,5 +1,6 @@
 """Accuracy of the binary losses over the whole range of float32."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -222,3 +223,37 @@ def test_second_derivatives_are_finite_where_the_true_ones_are(case):
 def test_half_precision_rounds_the_float32_result(case, dtype):
     found = ulp.halves(made(case), dtype)
     assert not found, found
+
+
+# A power multiplies what rounding took from its base, at one score in many thousands
+# by more than at any of the rows above.
+@pytest.mark.parametrize("label", [0, 1])
+@pytest.mark.parametrize("gamma", [0, 1, 2, 3, 5])
+def test_focal_loss_keeps_its_bound_over_many_scores(gamma, label):
+    rng = np.random.default_rng(gamma)
+    scores = [rng.uniform(-87, 87, 50_000), 4 * rng.normal(size=150_000)]
+    x = np.concatenate(scores).astype(np.float32)
+
+    @jax.jit
+    def value_and_slopes(x):
+        value, pull_back = jax.vjp(
+            lambda x, y, gamma: jl.sigmoid_focal_loss(x, y, gamma=gamma),
+            *(x, jnp.full_like(x, label), jnp.full_like(x, gamma)),
+        )
+        return value, *pull_back(jnp.ones_like(value))
+
+    # In s = (2 y - 1) x, from the definition: f = (1 - p)^gamma softplus(-s).
+    s = (2 * label - 1) * x.astype(np.float64)
+    loss, miss = np.logaddexp(0, -s), 1 / (1 + np.exp(s))
+    power = miss**gamma
+    true = (
+        power * loss,
+        (1 - 2 * label) * power * (gamma * loss / (1 + np.exp(-s)) + miss),
+        -gamma * miss ** (gamma - 1.0) * np.tanh(x / np.float64(2)) * loss - power * x,
+        -power * loss * np.logaddexp(0, s),
+    )
+    for got, expected in zip(value_and_slopes(x), true, strict=True):
+        unit = np.spacing(np.abs(expected).astype(np.float32))
+        errors = np.abs(np.asarray(got, np.float64) - expected) / unit
+        # Below that, what is taken from a normal number may be flushed to 0.
+        assert np.max(errors[np.abs(expected) > 1e-36]) < 4

@@ -141,11 +141,18 @@ def leading(x: jax.Array) -> jax.Array:
 
 
 def remainder(a: jax.Array, b: jax.Array, ratio: jax.Array) -> jax.Array:
-    """a - b·ratio for ratio = fl(a/b), exactly; the plain form cancels to rounding."""
+    """a - b·ratio for ratio = fl(a/b) or a = fl(b·ratio), exactly.
+
+    The plain form cancels to rounding. 0 where a is so small that products of parts
+    would be flushed to 0.
+    """
+    info = jnp.finfo(a.dtype)
+    exact = jnp.abs(a) > 16 * float(info.tiny) / float(info.eps)
     b_high, ratio_high = leading(b), leading(ratio)
     b_low, ratio_low = b - b_high, ratio - ratio_high
     cross = b_high * ratio_low + b_low * ratio_high
-    return ((a - b_high * ratio_high) - cross) - b_low * ratio_low
+    rest = ((a - b_high * ratio_high) - cross) - b_low * ratio_low
+    return jnp.where(exact, rest, 0)
 
 
 def log1p(x: jax.Array, lost: jax.Array) -> tuple[jax.Array, jax.Array]:
