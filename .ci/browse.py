@@ -40,7 +40,7 @@ SCREENS = {
 SEARCHES = {
     "cross entropy": ("softmax_cross_entropy",),
     "BCEWithLogitsLoss": ("coming-from/", "sigmoid_binary_cross_entropy"),
-    "huber": ("#jaxloss.regression.huber_loss",),
+    "huber": ("#jaxloss.regression.smooth.huber_loss",),
 }
 
 

@@ -4,89 +4,94 @@ Every name in `__all__` is a function of arrays, and `help` on it gives its form
 gradient, numerics and an example.
 """
 
-from jaxloss.binary import (
+from jaxloss.binary.cross_entropy import (
     binary_cross_entropy,
+    sigmoid_binary_cross_entropy,
+)
+from jaxloss.binary.focal import sigmoid_focal_loss
+from jaxloss.binary.margin import (
     hinge_embedding_loss,
     hinge_loss,
     perceptron_loss,
-    sigmoid_binary_cross_entropy,
-    sigmoid_focal_loss,
     soft_margin_loss,
-    sparsemax_loss,
     squared_hinge_loss,
 )
-from jaxloss.divergence import (
+from jaxloss.binary.sparsemax import sparsemax_loss
+from jaxloss.divergence.jensen_shannon import jensen_shannon_divergence
+from jaxloss.divergence.relative_entropy import (
     convex_kl_divergence,
     generalized_kl_divergence,
-    jensen_shannon_divergence,
     kl_divergence,
     kl_divergence_with_log_targets,
-    wasserstein_distance,
 )
-from jaxloss.embedding import (
-    circle_loss,
+from jaxloss.divergence.wasserstein import wasserstein_distance
+from jaxloss.embedding.contrastive import circle_loss, ntxent
+from jaxloss.embedding.cosine import (
     cosine_distance,
     cosine_embedding_loss,
     cosine_similarity,
+)
+from jaxloss.embedding.triplet import (
     margin_ranking_loss,
-    ntxent,
     triplet_margin_loss,
     triplet_margin_with_distance_loss,
 )
-from jaxloss.margin import (
-    categorical_hinge_loss,
+from jaxloss.multiclass.cross_entropy import (
+    safe_softmax_cross_entropy,
+    softmax_cross_entropy,
+    softmax_cross_entropy_with_integer_labels,
+)
+from jaxloss.multiclass.fenchel_young import (
     make_fenchel_young_loss,
+    multiclass_sparsemax_loss,
+)
+from jaxloss.multiclass.hinge import (
+    categorical_hinge_loss,
     multi_margin_loss,
     multiclass_hinge_loss,
     multiclass_perceptron_loss,
-    multiclass_sparsemax_loss,
+)
+from jaxloss.multiclass.likelihood import nll_loss
+from jaxloss.multiclass.multilabel import (
     multilabel_margin_loss,
     multilabel_soft_margin_loss,
 )
-from jaxloss.multiclass import (
+from jaxloss.multiclass.reshaped import (
     generalized_cross_entropy,
-    nll_loss,
     poly_loss_cross_entropy,
-    safe_softmax_cross_entropy,
-    smooth_labels,
-    softmax_cross_entropy,
-    softmax_cross_entropy_with_integer_labels,
     softmax_focal_loss,
 )
+from jaxloss.multiclass.smoothing import smooth_labels
 from jaxloss.ranking import ranking_softmax_loss
-from jaxloss.regression import (
+from jaxloss.regression.likelihood import gaussian_nll_loss, poisson_nll_loss
+from jaxloss.regression.linear import (
     absolute_error,
-    absolute_percentage_error,
-    charbonnier_loss,
     epsilon_insensitive_loss,
-    gaussian_nll_loss,
-    huber_loss,
-    l2_loss,
-    log_cosh,
-    poisson_nll_loss,
     quantile_loss,
-    robust_loss,
-    smooth_l1_loss,
-    squared_error,
-    squared_log_error,
 )
-from jaxloss.segmentation import (
+from jaxloss.regression.relative import absolute_percentage_error, squared_log_error
+from jaxloss.regression.robust import robust_loss
+from jaxloss.regression.smooth import (
+    charbonnier_loss,
+    huber_loss,
+    log_cosh,
+    smooth_l1_loss,
+)
+from jaxloss.regression.squared import l2_loss, squared_error
+from jaxloss.segmentation.dice import (
     binary_dice_loss,
     dice_loss,
-    focal_tversky_loss,
-    jaccard_loss,
     multiclass_generalized_dice_loss,
-    tversky_loss,
 )
-from jaxloss.sequence import ctc_loss, ctc_loss_with_forward_probs
-from jaxloss.vocabulary import (
+from jaxloss.segmentation.tversky import focal_tversky_loss, jaccard_loss, tversky_loss
+from jaxloss.sequence.ctc import ctc_loss, ctc_loss_with_forward_probs
+from jaxloss.vocabulary.adaptive import (
     adaptive_softmax_cross_entropy,
     adaptive_softmax_log_probs,
     adaptive_softmax_predict,
     init_adaptive_softmax,
-    linear_cross_entropy,
-    linear_log_probs,
 )
+from jaxloss.vocabulary.linear import linear_cross_entropy, linear_log_probs
 
 __version__ = "0.1.0"
 

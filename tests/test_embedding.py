@@ -79,7 +79,7 @@ def test_derivatives_through_the_blocks_are_those_of_one(name, x64, monkeypatch)
         return jax.jvp(first, point, tangents), forward_slope(*point)
 
     several = jax.jit(orders)()
-    monkeypatch.setattr("jaxloss.embedding._BLOCKS", 1)
+    monkeypatch.setattr("jaxloss.embedding.contrastive._BLOCKS", 1)
     assert_close(several, jax.jit(lambda: orders())())
 
 

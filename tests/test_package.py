@@ -22,9 +22,6 @@ SOURCES = ROOT / "jaxloss"
 FAMILIES = ["regression", "binary", "multiclass", "divergence", "embedding", "ranking"]
 FAMILIES += ["sequence", "segmentation", "vocabulary"]
 
-# Modules that hold a part of another family than the one they are named after.
-FAMILY_OF_MODULE = {"margin": "multiclass"}
-
 # What `import jaxloss` may add to `import jax`, in seconds.
 IMPORT_BUDGET = 0.2
 
@@ -45,20 +42,20 @@ def test_name_is_a_function_of_its_family(name):
     assert function.__name__ == name
     module = function.__module__.removeprefix("jaxloss.").split(".")[0]
     [family] = [family for family, names in families().items() if name in names]
-    assert FAMILY_OF_MODULE.get(module, module) == family
+    assert module == family
 
 
 def test_every_public_function_is_exported():
     found = set()
-    for info in pkgutil.iter_modules(jaxloss.__path__):
-        if info.name.startswith("_"):
+    for info in pkgutil.walk_packages(jaxloss.__path__, "jaxloss."):
+        if "._" in info.name:
             continue
-        module = importlib.import_module(f"jaxloss.{info.name}")
+        module = importlib.import_module(info.name)
         found |= {
             name
             for name, value in vars(module).items()
             if inspect.isfunction(value)
-            and value.__module__.startswith(module.__name__)
+            and value.__module__ == module.__name__
             and not name.startswith("_")
         }
     assert found == set(jaxloss.__all__)
@@ -83,6 +80,31 @@ def test_version_is_that_of_the_installed_package():
     assert jaxloss.__version__ == installed
 
 
+MODULES = [path for path in SOURCES.rglob("*.py") if path.name != "__init__.py"]
+
+
+def imported_from(path):
+    """The modules that a file imports from."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.module is not None, "a relative import"
+            yield node.module
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda p: str(p.relative_to(SOURCES)))
+def test_family_stands_on_the_core_alone(path):
+    family = path.relative_to(SOURCES).with_suffix("").parts[0]
+    own = [name for name in imported_from(path) if name.startswith("jaxloss")]
+    assert {name.split(".")[1] for name in own} <= {family, "_core"}
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda p: str(p.relative_to(SOURCES)))
+def test_module_can_be_read_at_a_sitting(path):
+    assert len(path.read_text().splitlines()) < 425
+
+
 # JAX itself imports what it finds installed, so the modules that are loaded afterwards
 # say nothing; .ci/run imports the wheel in an environment that has JAX alone.
 @pytest.mark.parametrize(
@@ -91,14 +113,7 @@ def test_version_is_that_of_the_installed_package():
     ids=lambda path: str(path.relative_to(SOURCES)),
 )
 def test_module_imports_jax_numpy_and_the_standard_library_alone(path):
-    imported = set()
-    for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.Import):
-            imported |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom):
-            assert node.module is not None, "a relative import"
-            imported.add(node.module)
-    packages = {name.split(".")[0] for name in imported}
+    packages = {name.split(".")[0] for name in imported_from(path)}
     assert packages <= {"jaxloss", "jax", "numpy"} | sys.stdlib_module_names
 
 

@@ -18,7 +18,7 @@ from jax.experimental import checkify
 from jax.typing import ArrayLike
 
 from jaxloss._core.mesh import placement
-from jaxloss._core.reduction import Reduction
+from jaxloss._core.reduction import Reduction, select
 
 
 def real_arrays(**arguments: ArrayLike) -> tuple[jax.Array, ...]:
@@ -123,14 +123,14 @@ def elementwise(
     where: ArrayLike | None,
     weights: ArrayLike | None,
     reduction: Reduction,
-    arguments: dict[str, ArrayLike],
+    **arguments: ArrayLike,
 ) -> tuple[tuple[jax.Array, ...], jax.Array | None, jax.Array | None]:
-    """Checks a whole elementwise loss: `real_arrays` and the tail."""
+    """The arguments of an elementwise loss, checked, masked and in one shape."""
     arrays = real_arrays(**arguments)
     keep, weights = tail(
         where, weights, reduction, shape=arrays[0].shape, dtype=arrays[0].dtype
     )
-    return arrays, keep, weights
+    return select(keep, *arrays), keep, weights
 
 
 def to_mask(name: str, value: ArrayLike) -> jax.Array:

@@ -1,22 +1,13 @@
-"""Barron's general robust loss and its derivatives in all of its parameters.
-
-J. T. Barron, "A General and Adaptive Robust Loss Function", CVPR 2019, equation 8:
-with s = e/scale, b = 2 - alpha, w² = s²/b, L = log(1 + w²) and y = alpha L/2,
-
-    f = b/alpha · (e^y - 1) = bL/2 · R(y),     R(y) = (e^y - 1)/y,
-    df/ds = s u,     u = e^{-bL/2} = (1 + w²)^{-b/2},
-    df/dalpha = L²/2 · e^y (c(y) - c(L)),     c(y) = (e^-y - 1 + y)/y².
-
-Its limits are among these: y = 0 at alpha = 0; bL -> s² and y -> -s²/2 for
-alpha -> -inf. For alpha > 1, f = (s² u + b (u - 1))/alpha, where b -> 0 does no harm.
-"""
+"""The family of losses that a shape parameter bends, from squares to constants."""
 
 import math
 
 import jax
 import jax.numpy as jnp
 from jax.lax import stop_gradient
+from jax.typing import ArrayLike
 
+from jaxloss._core import checks
 from jaxloss._core.derivative import pointwise
 from jaxloss._core.numerics import (
     difference_over,
@@ -28,10 +19,100 @@ from jaxloss._core.numerics import (
     scaled_difference,
     two_difference,
 )
+from jaxloss._core.reduction import Reduction, reduce_loss
+from jaxloss.regression._inputs import arguments
 
 
+def robust_loss(
+    predictions: ArrayLike,
+    targets: ArrayLike | None = None,
+    *,
+    alpha: ArrayLike = 1.0,
+    scale: ArrayLike = 1.0,
+    where: ArrayLike | None = None,
+    weights: ArrayLike | None = None,
+    reduction: Reduction = "none",
+) -> jax.Array:
+    r"""Returns Barron's general robust loss, whose shape is set by alpha.
+
+    Choose it to move between known losses with one number: `l2_loss` at alpha 2,
+    `charbonnier_loss` less its minimum at 1, Cauchy at 0, Geman-McClure at -2 and
+    Welsch at -inf.
+
+    With $s = (\text{predictions} - \text{targets}) / \text{scale}$ and
+    $b = |\alpha - 2|$:
+
+    $$
+    \frac{b}{\alpha} \left( \left( \frac{s^2}{b} + 1 \right)^{\alpha/2} - 1 \right)
+    $$
+
+    and its limits $s^2 / 2$ at $\alpha = 2$, $\log(1 + s^2 / 2)$ at 0 and
+    $1 - \exp(-s^2 / 2)$ at $-\infty$.
+
+    Args:
+        predictions: Floating, `[...]`, in any unit.
+        targets: Real, in the same unit, broadcastable to `predictions`. None stands for
+            zeros.
+        alpha: $\alpha$ in [-inf, 2], broadcastable to `predictions`; smaller forgives
+            outliers more. 1.0 grows linearly.
+        scale: Positive, the width of the parabola at 0 in the unit of the error,
+            broadcastable to `predictions`.
+        where: Boolean mask, broadcastable to the per-example loss; False entries count
+            nowhere ([conventions][]).
+        weights: Real weights, broadcastable to the per-example loss ([conventions][]).
+        reduction: "none" for the per-example losses, "sum" for their weighted sum,
+            "mean" for their weighted mean ([conventions][]).
+
+    Returns:
+        `[...]`, at least 0, without unit; a scalar if reduced.
+
+    Gradient:
+        $g = (s / \text{scale}) (s^2 / b + 1)^{\alpha/2 - 1}$ for `predictions`, $-g$
+        for `targets`, $-g\,s$ for `scale`. `alpha` receives its derivative too, at 0
+        and 2 as the limit; at 2, where that limit is infinite, the one at a rounding
+        error's distance. The loss rises with alpha: to fit alpha or scale, add the
+        log-partition function of the paper, or both run away.
+
+    Numerics:
+        Computes in float32, or float64 if an input is float64; time and memory are
+        linear in the number of elements. An empty or fully masked input has sum and
+        mean 0. No cancellation near alpha 0 or 2 and no overflow of $s^2$. An alpha
+        above 2 that a trace cannot see gives NaN, and raises under `checkify`.
+
+    Raises:
+        TypeError: If an input is not real, `predictions` not floating, or `where` not
+            boolean.
+        ValueError: If an input does not broadcast to `predictions`, `alpha` is above 2,
+            `scale` is not positive, or `reduction` is unknown.
+
+    Example:
+        >>> import jaxloss as jl
+        >>> loss = jl.robust_loss([2.0, 2.0, 2.0], alpha=[2.0, 0.0, -2.0])
+        >>> [f"{x:.4f}" for x in loss]
+        ['2.0000', '1.0986', '1.0000']
+
+    References:
+        Jonathan T. Barron, "A General and Adaptive Robust Loss Function", 2019,
+        equation 1, https://arxiv.org/abs/1701.03077
+    """
+    checks.check_number("alpha", alpha, maximum=2)
+    checks.check_number("scale", scale, minimum=0, open_minimum=True)
+    inputs, keep, weights = arguments(
+        predictions, targets, where, weights, reduction, alpha=alpha, scale=scale
+    )
+    checks.check_values("alpha", inputs[2] <= 2, "at most 2")
+    return reduce_loss(_robust(*inputs), keep, weights, reduction)
+
+
+# J. T. Barron, "A General and Adaptive Robust Loss Function", CVPR 2019, equation 8:
+# with s = e/scale, b = 2 - alpha, w² = s²/b, L = log(1 + w²) and y = alpha L/2,
+#     f = b/alpha · (e^y - 1) = bL/2 · R(y),     R(y) = (e^y - 1)/y,
+#     df/ds = s u,     u = e^{-bL/2} = (1 + w²)^{-b/2},
+#     df/dalpha = L²/2 · e^y (c(y) - c(L)),     c(y) = (e^-y - 1 + y)/y².
+# Its limits are among these: y = 0 at alpha = 0; bL -> s² and y -> -s²/2 for
+# alpha -> -inf. For alpha > 1, f = (s² u + b (u - 1))/alpha, where b -> 0 does no harm.
 @pointwise
-def robust(p: jax.Array, t: jax.Array, alpha: jax.Array, scale: jax.Array):
+def _robust(p, t, alpha, scale):
     """The loss of p - t; it and its derivatives within 1e-5, relative."""
     eps = float(jnp.finfo(p.dtype).eps)
     # Beyond -1e30 the limit is reached to rounding, and df/dalpha is 0.

@@ -1,0 +1,52 @@
+"""Rows in chunks of one size."""
+
+import dataclasses
+import math
+
+import jax
+import jax.numpy as jnp
+
+
+@dataclasses.dataclass(frozen=True)
+class Layout:
+    """Which chunk a row belongs to: [N, ...] to [count, size, ...] and back.
+
+    Row i goes to chunk i mod count. Where a block of rows lies on each device, every
+    chunk has its share of each block, and no step moves a row. With `order`, the rows
+    that count come first and fill the first chunks; the other chunks are skipped.
+    """
+
+    rows: int
+    count: int
+    size: int
+    order: jax.Array | None
+
+    @classmethod
+    def of(cls, rows: int, largest: int, keep: jax.Array | None) -> "Layout":
+        """As few chunks as have at most `largest` rows, all of one size."""
+        count = max(1, math.ceil(rows / largest))
+        order = None
+        if keep is not None and count > 1:
+            order = jnp.argsort(~keep, stable=True)
+        return cls(rows, count, math.ceil(rows / count), order)
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        return self.count, self.size
+
+    def split(self, x: jax.Array) -> jax.Array:
+        x = x if self.order is None else _permute(x, self.order)
+        padding = self.count * self.size - self.rows
+        x = jnp.pad(x, [(0, padding)] + [(0, 0)] * (x.ndim - 1))
+        if self.order is not None:
+            return x.reshape(*self.shape, *x.shape[1:])
+        return x.reshape(*self.shape[::-1], *x.shape[1:]).swapaxes(0, 1)
+
+    def join(self, x: jax.Array) -> jax.Array:
+        x = x.swapaxes(0, 1) if self.order is None else x
+        x = x.reshape(self.count * self.size, *x.shape[2:])[: self.rows]
+        return x if self.order is None else _permute(x, jnp.argsort(self.order))
+
+
+def _permute(x, order):
+    return x.at[order].get(unique_indices=True, mode="promise_in_bounds")

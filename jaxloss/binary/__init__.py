@@ -1,0 +1,1 @@
+"""Binary losses, elementwise: one logit, score, probability or distance an example."""

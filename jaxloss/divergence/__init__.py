@@ -1,0 +1,1 @@
+"""Divergences: how far one distribution over a class axis is from another."""

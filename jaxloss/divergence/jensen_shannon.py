@@ -1,0 +1,158 @@
+"""The Jensen-Shannon divergence."""
+
+import jax
+import jax.numpy as jnp
+from jax.lax import stop_gradient
+from jax.typing import ArrayLike
+
+from jaxloss._core import checks
+from jaxloss._core.derivative import pointwise
+from jaxloss._core.numerics import expm1, magnitude, two_difference
+from jaxloss._core.probability import log_softmax
+from jaxloss._core.reduction import Reduction, reduce_loss, select
+from jaxloss.divergence._terms import arguments, bregman
+
+
+def jensen_shannon_divergence(
+    logits_p: ArrayLike,
+    logits_q: ArrayLike,
+    axis: int | tuple[int, ...] = -1,
+    *,
+    beta: ArrayLike = 0.5,
+    where: ArrayLike | None = None,
+    weights: ArrayLike | None = None,
+    reduction: Reduction = "none",
+) -> jax.Array:
+    r"""Returns the Jensen-Shannon divergence of two softmax distributions.
+
+    Choose it to pull two networks towards each other, or a student to a teacher without
+    the unbounded penalty of `kl_divergence` where one of them finds impossible what the
+    other does not.
+
+    With $p$ and $q$ the softmax of the logits, $b$ the `beta` and
+    $m = b\,p + (1 - b)\,q$:
+
+    $$ b \sum_j p_j \log \frac{p_j}{m_j} + (1 - b) \sum_j q_j \log \frac{q_j}{m_j} $$
+
+    Args:
+        logits_p: Floating, `[..., C]` with the classes along `axis`, unnormalised
+            log-probabilities.
+        logits_q: Real, broadcastable to `logits_p`, likewise.
+        axis: The class axis, or a tuple of axes that share one distribution; None for
+            all axes.
+        beta: In [0, 1], the weight of the first distribution, broadcastable to the
+            per-example loss. 0.5 is the symmetric divergence; 0 and 1 give 0.
+        where: Boolean mask, broadcastable to the per-example loss; False entries count
+            nowhere ([conventions][]). A mask of the rank of `logits_p` drops
+            single classes.
+        weights: Real weights, broadcastable to the per-example loss ([conventions][]).
+        reduction: "none" for the per-example losses, "sum" for their weighted sum,
+            "mean" for their weighted mean ([conventions][]).
+
+    Returns:
+        `[...]`, in nats, from 0 to log 2; a scalar if reduced.
+
+    Gradient:
+        $b\,p_j \left( \log(p_j / m_j) - \sum_k p_k \log(p_k / m_k) \right)$ for
+        `logits_p`, likewise for `logits_q`; `beta` receives its own, the first sum of
+        the formula less the second.
+
+    Numerics:
+        Computes in float32, or float64 if an input is float64; time and memory are
+        linear in the number of elements. An empty or fully masked input has sum and
+        mean 0.
+        No class's term is a difference, nor is the ratio of $p$ to $q$: a divergence of
+        1e-20 keeps its digits. A logit of -inf has probability and gradient 0. A NaN or
+        +inf logit gives NaN.
+
+    Raises:
+        TypeError: If `logits_p` is not floating, another input not real, or
+            `where` not boolean.
+        ValueError: If an input does not fit the shapes above, `axis` names no axis, or
+            one twice, there is no class, `beta` lies outside [0, 1], or
+            `reduction` is unknown.
+
+    Example:
+        >>> import jaxloss as jl
+        >>> p, q = [[0.0, 0.0], [100.0, 0.0]], [[0.0, 1e-3], [0.0, 100.0]]
+        >>> [f"{x:.4g}" for x in jl.jensen_shannon_divergence(p, q)]
+        ['3.125e-08', '0.6931']
+
+    References:
+        Jianhua Lin, "Divergence Measures Based on the Shannon Entropy", 1991,
+        https://doi.org/10.1109/18.61115, equation 4.1
+    """
+    checks.check_number("beta", beta, minimum=0, maximum=1)
+    x, y, axes, keep, weights, _ = arguments(
+        "logits_p", logits_p, "logits_q", logits_q,
+        axis, where, weights, reduction, nothing=(-jnp.inf, -jnp.inf),
+    )  # fmt: skip
+    batch = tuple(n for a, n in enumerate(x.shape) if a not in axes)
+    beta = checks.to_array("beta", beta).astype(x.dtype)
+    checks.check_broadcast("beta", beta.shape, "the per-example loss", batch)
+    beta = jnp.expand_dims(jnp.broadcast_to(beta, batch), axes)
+    beta = checks.broadcast_to(beta, x)
+    if keep is not None:
+        (beta,) = select(jnp.expand_dims(keep, axes), beta)
+    p, q = log_softmax(x, axes), log_softmax(y, axes)
+
+    # log p - log q is off by one shift, the rounding of the two log-sum-exps. It is
+    # known as exactly as p and q differ, since Σ q (p/q) = 1.
+    gap = _difference(p.log_p, q.log_p, p.lost - q.lost)
+    near = jnp.abs(gap) < 1
+    excess = jnp.where(near, q.p * expm1(jnp.where(near, gap, 0)), p.p - q.p)
+    shift = stop_gradient(jnp.log1p(jnp.sum(excess, axis=axes, keepdims=True)))
+
+    terms = _mixture_entropy(p.log_p, q.log_p, p.lost - shift, q.lost, beta)
+    loss = jnp.sum(terms, axis=axes)
+    return reduce_loss(loss, keep, weights, reduction)
+
+
+# With m = beta p + (1 - beta) q,
+#     f = beta p log(p/m) + (1 - beta) q log(q/m)
+#       = beta (p log(p/m) - p + m) + (1 - beta) (q log(q/m) - q + m),
+# in which no term is negative, and, up to terms that the sum over the classes cancels,
+#     df/dlog p = beta p log(p/m),   df/dlog q = (1 - beta) q log(q/m),
+#     df/dbeta = (p log(p/m) - p + m) - (q log(q/m) - q + m).
+# Of p and q let h be the higher with weight w, l the lower with weight v = 1 - w, and
+# u = log(h/l):
+#     log(m/h) = log(1 + v (e^-u - 1)),   log(m/l) = log(1 + w (e^u - 1)).
+@pointwise
+def _mixture_entropy(log_p, log_q, lost_p, lost_q, beta):
+    p, q = jnp.exp(log_p) * (1 + lost_p), jnp.exp(log_q) * (1 + lost_q)
+    gap = _difference(log_p, log_q, lost_p - lost_q)
+    ahead = gap >= 0
+    u = jnp.where(jnp.isinf(gap), jnp.finfo(gap.dtype).max, magnitude(gap))
+    w, v = jnp.where(ahead, beta, 1 - beta), jnp.where(ahead, 1 - beta, beta)
+    high, low = jnp.where(ahead, p, q), jnp.where(ahead, q, p)
+    m = w * high + v * low
+
+    step = v * expm1(-u)
+    near = step > -0.5
+    share = jnp.where(near, 1, w + v * jnp.exp(-u))
+    none = share == 0  # w = 0 and u is large
+    far = jnp.where(none, -u, jnp.log(jnp.where(none, 1, share)))
+    z_high = jnp.where(near, jnp.log1p(jnp.where(near, step, 0)), far)
+    moderate = u < 80
+    z_low = jnp.log1p(w * expm1(jnp.where(moderate, u, 0)))
+    z_low = jnp.where(moderate, z_low, u + z_high)
+
+    of_high, of_low = bregman(high, m, z_high), bregman(low, m, z_low)
+    value = w * of_high + v * of_low
+    to_high, to_low = -w * high * z_high, -v * low * z_low
+    return value, (
+        jnp.where(ahead, to_high, to_low),
+        jnp.where(ahead, to_low, to_high),
+        jnp.zeros_like(p),
+        jnp.zeros_like(q),
+        jnp.where(ahead, of_high - of_low, of_low - of_high),
+    )
+
+
+def _difference(a, b, lost):
+    """(a - b) + lost, 0 where neither class is possible."""
+    never = jnp.isneginf(a) & jnp.isneginf(b)
+    difference, rounding = two_difference(
+        jnp.where(never, 0, a), jnp.where(never, 0, b)
+    )
+    return difference + (rounding + lost)

@@ -1,0 +1,1 @@
+"""Losses on embeddings: angles, margins between distances, pairs within a batch."""

@@ -1,0 +1,36 @@
+"""What the losses on embeddings share."""
+
+import jax.numpy as jnp
+from jax.lax import stop_gradient
+
+from jaxloss._core import checks
+
+
+def unit_vector(x, epsilon, axes):
+    """x / sqrt(max(|x|², epsilon)), and whether its length is 1.
+
+    Scaled by the largest component first, a constant that the result does not depend
+    on, so that 1e-30 and 1e30 square to something. The zero vector stays 0 with a
+    zero gradient.
+    """
+    largest = stop_gradient(jnp.max(jnp.abs(x), axis=axes, keepdims=True, initial=0))
+    zero = largest == 0
+    scaled = x / jnp.where(zero, 1, largest)
+    square = jnp.sum(scaled * scaled, axis=axes, keepdims=True)
+    norm = jnp.sqrt(jnp.where(zero, 1, square))
+    floor = jnp.sqrt(epsilon) / jnp.where(zero, 1, largest)
+    unit = ~zero & (norm >= floor)
+    vector = jnp.where(zero, 0, scaled / jnp.where(unit | zero, norm, floor))
+    return vector, jnp.squeeze(unit, axes)
+
+
+def clamp(x):
+    """max(x, 0), with derivative 1 at 0 as PyTorch's clamp."""
+    return jnp.where(x < 0, 0, x)
+
+
+def per_example(name, value, batch, dtype):
+    """A real argument with one value an example, broadcast to them."""
+    array = checks.to_array(name, value).astype(dtype)
+    checks.check_broadcast(name, array.shape, "the per-example loss", batch)
+    return jnp.broadcast_to(array, batch)

@@ -1,0 +1,264 @@
+"""The angle between two embeddings."""
+
+import jax
+import jax.numpy as jnp
+from jax.typing import ArrayLike
+
+from jaxloss._core import checks
+from jaxloss._core.reduction import Reduction, reduce_loss, select
+from jaxloss.embedding._vectors import clamp, per_example, unit_vector
+
+Axis = int | tuple[int, ...] | None
+
+
+def cosine_similarity(
+    predictions: ArrayLike,
+    targets: ArrayLike,
+    *,
+    epsilon: ArrayLike = 0.0,
+    axis: Axis = -1,
+    where: ArrayLike | None = None,
+    weights: ArrayLike | None = None,
+    reduction: Reduction = "none",
+) -> jax.Array:
+    r"""Returns the cosine of the angle between two vectors.
+
+    Choose it as a score; as a loss to minimise take `cosine_distance`, which keeps its
+    digits for vectors that nearly agree.
+
+    With $a$ the predictions and $b$ the targets:
+
+    $$ \sum_i \frac{a_i}{\sqrt{\max(\lVert a \rVert^2, \text{epsilon})}}
+       \frac{b_i}{\sqrt{\max(\lVert b \rVert^2, \text{epsilon})}} $$
+
+    Args:
+        predictions: Floating, `[..., D]`, in any unit.
+        targets: Real, in any unit, broadcastable to `predictions`.
+        epsilon: A scalar, at least 0: the least squared length to divide by. 0.0 as in
+            optax.
+        axis: The feature axis or axes; None takes all.
+        where: Boolean mask, broadcastable to the per-example loss; False entries count
+            nowhere ([conventions][]). A mask of the rank of
+            `predictions` drops single features.
+        weights: Real weights, broadcastable to the per-example loss ([conventions][]).
+        reduction: "none" for the per-example losses, "sum" for their weighted sum,
+            "mean" for their weighted mean ([conventions][]).
+
+    Returns:
+        `[...]`, in [-1, 1]; a scalar if reduced.
+
+    Gradient:
+        With unit vectors $u$ and $v$, $(v - \langle u, v \rangle u) / \lVert a \rVert$
+        for `predictions` and likewise for `targets`; 0 at a zero vector.
+
+    Numerics:
+        Computes in float32, or float64 if an input is float64; time and memory are
+        linear in the number of elements. Each vector is scaled before it is squared, so
+        that lengths of 1e-30 and 1e30 are right. A zero vector has similarity 0. An
+        empty or fully masked input has sum and mean 0.
+
+    Raises:
+        TypeError: If an input is not real, `predictions` not floating, or `where` not
+            boolean.
+        ValueError: If an input does not fit the shapes above, `epsilon` is negative, or
+            `reduction` is unknown.
+
+    Example:
+        >>> import jaxloss as jl
+        >>> predictions, targets = [[3.0, 0.0], [1.0, 1.0]], [[2.0, 0.0], [0.0, 0.0]]
+        >>> print(jl.cosine_similarity(predictions, targets))
+        [1. 0.]
+
+    References:
+        Hieu V. Nguyen and Li Bai, "Cosine Similarity Metric Learning for Face
+        Verification", ACCV 2010, https://doi.org/10.1007/978-3-642-19309-5_55
+    """
+    u, v, _, axes, keep, weights = _directions(
+        predictions, targets, epsilon, axis, where, weights, reduction
+    )
+    return reduce_loss(jnp.sum(u * v, axis=axes), keep, weights, reduction)
+
+
+def cosine_distance(
+    predictions: ArrayLike,
+    targets: ArrayLike,
+    *,
+    epsilon: ArrayLike = 0.0,
+    axis: Axis = -1,
+    where: ArrayLike | None = None,
+    weights: ArrayLike | None = None,
+    reduction: Reduction = "none",
+) -> jax.Array:
+    r"""Returns one minus the cosine of the angle between two vectors.
+
+    Choose it over `squared_error` where only the direction of an embedding means
+    anything, not its length.
+
+    With $a$ the predictions and $b$ the targets:
+
+    $$ 1 - \text{cosine\_similarity}(a, b) $$
+
+    Args:
+        predictions: Floating, `[..., D]`, in any unit.
+        targets: Real, in any unit, broadcastable to `predictions`.
+        epsilon: A scalar, at least 0: the least squared length to divide by. 0.0 as in
+            optax.
+        axis: The feature axis or axes; None takes all.
+        where: Boolean mask, broadcastable to the per-example loss; False entries count
+            nowhere ([conventions][]). A mask of the rank of
+            `predictions` drops single features.
+        weights: Real weights, broadcastable to the per-example loss ([conventions][]).
+        reduction: "none" for the per-example losses, "sum" for their weighted sum,
+            "mean" for their weighted mean ([conventions][]).
+
+    Returns:
+        `[...]`, in [0, 2]; a scalar if reduced.
+
+    Gradient:
+        The negative of that of `cosine_similarity`; 0 at a zero vector.
+
+    Numerics:
+        Computes in float32, or float64 if an input is float64; time and memory are
+        linear in the number of elements. Between unit vectors it is half their squared
+        distance, so that a distance of 1e-12 keeps digits. A zero vector has distance 1
+        from any. An empty or fully masked input has sum and mean 0.
+
+    Raises:
+        TypeError: If an input is not real, `predictions` not floating, or `where` not
+            boolean.
+        ValueError: If an input does not fit the shapes above, `epsilon` is negative, or
+            `reduction` is unknown.
+
+    Example:
+        >>> import jaxloss as jl
+        >>> predictions, targets = [[3.0, 0.0], [0.0, 1.0]], [[2.0, 0.0], [1.0, 0.0]]
+        >>> print(jl.cosine_distance(predictions, targets))
+        [0. 1.]
+
+    References:
+        Hieu V. Nguyen and Li Bai, "Cosine Similarity Metric Learning for Face
+        Verification", ACCV 2010, https://doi.org/10.1007/978-3-642-19309-5_55
+    """
+    u, v, unit, axes, keep, weights = _directions(
+        predictions, targets, epsilon, axis, where, weights, reduction
+    )
+    return reduce_loss(_one_minus_cosine(u, v, unit, axes), keep, weights, reduction)
+
+
+def _directions(predictions, targets, epsilon, axis, where, weights, reduction):
+    """Both arguments at unit length, checked and masked; by feature or by example."""
+    checks.check_number("epsilon", epsilon, minimum=0)
+    a, b = checks.real_arrays(predictions=predictions, targets=targets)
+    every = tuple(range(a.ndim))
+    axes = every if axis is None else checks.canonical_axes("axis", axis, a.ndim)
+    epsilon = checks.scalar("epsilon", epsilon, a.dtype)
+    batch = tuple(n for i, n in enumerate(a.shape) if i not in axes)
+    if where is not None:
+        where = checks.to_mask("where", where)
+        if where.ndim == a.ndim and axes:
+            checks.check_broadcast("where", where.shape, "predictions", a.shape)
+            features = jnp.broadcast_to(where, a.shape)
+            a, b = jnp.where(features, a, 0), jnp.where(features, b, 0)
+            where = jnp.any(features, axis=axes)
+    keep, weights = checks.tail(where, weights, reduction, shape=batch, dtype=a.dtype)
+    if keep is not None:
+        keep = jnp.broadcast_to(keep, batch)
+        a, b = select(jnp.expand_dims(keep, axes), a, b)
+    u, u_unit = unit_vector(a, epsilon, axes)
+    v, v_unit = unit_vector(b, epsilon, axes)
+    return u, v, u_unit & v_unit, axes, keep, weights
+
+
+def _one_minus_cosine(u, v, unit, axes):
+    """1 - <u, v>, between unit vectors as |u - v|²/2, which keeps small digits."""
+    gap = u - v
+    return jnp.where(
+        unit, 0.5 * jnp.sum(gap * gap, axis=axes), 1 - jnp.sum(u * v, axis=axes)
+    )
+
+
+def cosine_embedding_loss(
+    x1: ArrayLike,
+    x2: ArrayLike,
+    targets: ArrayLike,
+    *,
+    margin: ArrayLike = 0.0,
+    axis: int = -1,
+    where: ArrayLike | None = None,
+    weights: ArrayLike | None = None,
+    reduction: Reduction = "none",
+) -> jax.Array:
+    r"""Returns the loss of a pair by its angle: small if alike, large enough if not.
+
+    Choose it over `cosine_distance` where some pairs should be far apart.
+
+    With $c$ the cosine of the angle between $x_1$ and $x_2$:
+
+    $$ 1 - c \text{ for target } 1, \qquad
+       \max(0, c - \text{margin}) \text{ for target } -1 $$
+
+    Args:
+        x1: Floating, `[..., D]`, in any unit.
+        x2: Real, in any unit, broadcastable to `x1`.
+        targets: Real, broadcastable to `[...]`: 1 for a pair that belongs together, -1
+            for one that does not.
+        margin: In [-1, 1], the cosine up to which an unlike pair costs nothing. 0.0 as
+            in PyTorch.
+        axis: The feature axis.
+        where: Boolean mask, broadcastable to the per-example loss; False entries count
+            nowhere ([conventions][]).
+        weights: Real weights, broadcastable to the per-example loss ([conventions][]).
+        reduction: "none" for the per-example losses, "sum" for their weighted sum,
+            "mean" for their weighted mean ([conventions][]).
+
+    Returns:
+        `[...]`, in [0, 2]; a scalar if reduced.
+
+    Gradient:
+        That of the cosine, negated for target 1, for `x1` and `x2`; -1 for `margin`
+        where an unlike pair costs something. At the margin itself it is that of the
+        cosine, as in PyTorch; 0 at a zero vector. None for `targets`.
+
+    Numerics:
+        Computes in float32, or float64 if an input is float64; time and memory are
+        linear in the number of elements. Lengths of 1e-30 and 1e30 are right, a zero
+        vector has cosine 0. A target other than 1 and -1 gives NaN, and raises under
+        `checkify`. An empty or fully masked input has sum and mean 0.
+
+    Raises:
+        TypeError: If an input is not real, `x1` not floating, or `where` not boolean.
+        ValueError: If an input does not fit the shapes above, `margin` is not in
+            [-1, 1], or `reduction` is unknown.
+
+    Example:
+        >>> import jaxloss as jl
+        >>> x1, x2 = [[1.0, 0.0], [3.0, 4.0]], [[2.0, 0.0], [3.0, 0.0]]
+        >>> print(jl.cosine_embedding_loss(x1, x2, [1, -1]))
+        [0.  0.6]
+
+    References:
+        PyTorch, "torch.nn.CosineEmbeddingLoss",
+        https://docs.pytorch.org/docs/stable/generated/torch.nn.CosineEmbeddingLoss.html
+    """
+    checks.check_number("margin", margin, minimum=-1, maximum=1)
+    a, b = checks.real_arrays(x1=x1, x2=x2)
+    if not a.ndim:
+        raise ValueError("`x1` must have a feature axis, got a scalar.")
+    axes = (checks.canonical_axis("axis", axis, a.ndim),)
+    batch = tuple(n for i, n in enumerate(a.shape) if i not in axes)
+    t = per_example("targets", targets, batch, a.dtype)
+    margin = per_example("margin", margin, batch, a.dtype)
+    keep, weights = checks.tail(where, weights, reduction, shape=batch, dtype=a.dtype)
+    if keep is not None:
+        keep = jnp.broadcast_to(keep, batch)
+        a, b = select(jnp.expand_dims(keep, axes), a, b)
+        (margin,) = select(keep, margin)
+        t = jnp.where(keep, t, 1)
+    checks.check_values("targets", jnp.abs(t) == 1, "1 or -1")
+    zero = jnp.zeros((), a.dtype)
+    u, u_unit = unit_vector(a, zero, axes)
+    v, v_unit = unit_vector(b, zero, axes)
+    together = _one_minus_cosine(u, v, u_unit & v_unit, axes)
+    apart = clamp(jnp.sum(u * v, axis=axes) - margin)
+    loss = jnp.where(t == 1, together, jnp.where(t == -1, apart, jnp.nan))
+    return reduce_loss(loss, keep, weights, reduction)

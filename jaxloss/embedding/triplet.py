@@ -1,0 +1,338 @@
+"""Margins between two scores or two distances."""
+
+import math
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+from jax.lax import stop_gradient
+from jax.typing import ArrayLike
+
+from jaxloss._core import checks
+from jaxloss._core.derivative import analytic
+from jaxloss._core.numerics import two_difference
+from jaxloss._core.reduction import Reduction, reduce_loss, select
+from jaxloss.embedding._vectors import clamp, per_example
+
+
+def margin_ranking_loss(
+    x1: ArrayLike,
+    x2: ArrayLike,
+    targets: ArrayLike,
+    *,
+    margin: ArrayLike = 0.0,
+    where: ArrayLike | None = None,
+    weights: ArrayLike | None = None,
+    reduction: Reduction = "none",
+) -> jax.Array:
+    r"""Returns how far a pair of scores falls short of its order by a margin.
+
+    Choose it over `ranking_softmax_loss` where the data are ordered pairs, not lists.
+
+    $$ \max(0,\; \text{margin} - \text{targets} \cdot (x_1 - x_2)) $$
+
+    Args:
+        x1: Floating, `[...]`, a score in any unit.
+        x2: Real, in the same unit, broadcastable to `x1`.
+        targets: Real, broadcastable to `x1`: 1 if `x1` should rank higher, -1 if `x2`.
+        margin: Real, in the unit of the scores, by how much. 0.0 as in PyTorch.
+        where: Boolean mask, broadcastable to the per-example loss; False entries count
+            nowhere ([conventions][]).
+        weights: Real weights, broadcastable to the per-example loss ([conventions][]).
+        reduction: "none" for the per-example losses, "sum" for their weighted sum,
+            "mean" for their weighted mean ([conventions][]).
+
+    Returns:
+        `[...]`, at least 0; a scalar if reduced.
+
+    Gradient:
+        Where the loss is positive, and at the kink as in PyTorch, -targets for `x1`,
+        targets for `x2`, 1 for `margin` and $x_2 - x_1$ for `targets`; 0 elsewhere.
+
+    Numerics:
+        Computes in float32, or float64 if an input is float64; time and memory are
+        linear in the number of elements. What rounding took from the difference is put
+        back. An empty or fully masked input has sum and mean 0. A target other than 1
+        and -1 is an error in the data: it raises under `checkify`.
+
+    Raises:
+        TypeError: If an input is not real, `x1` not floating, or `where` not boolean.
+        ValueError: If an input does not broadcast to `x1` or `reduction` is unknown.
+
+    Example:
+        >>> import jaxloss as jl
+        >>> print(jl.margin_ranking_loss([2.0, 0.5], [1.0, 1.0], [1, 1], margin=0.25))
+        [0.   0.75]
+
+    References:
+        PyTorch, "torch.nn.MarginRankingLoss",
+        https://docs.pytorch.org/docs/stable/generated/torch.nn.MarginRankingLoss.html
+    """
+    named = {"x1": x1, "x2": x2, "targets": targets, "margin": margin}
+    (a, b, t, margin), keep, weights = checks.elementwise(
+        where, weights, reduction, **named
+    )
+    signs = jnp.abs(t) == 1
+    checks.check_values("targets", signs if keep is None else signs | ~keep, "1 or -1")
+    lead, lost = two_difference(a, b)
+    return reduce_loss(clamp((margin - t * lead) - t * lost), keep, weights, reduction)
+
+
+def triplet_margin_loss(
+    anchors: ArrayLike,
+    positives: ArrayLike,
+    negatives: ArrayLike,
+    axis: int = -1,
+    norm_degree: ArrayLike = 2,
+    margin: ArrayLike = 1.0,
+    eps: ArrayLike = 1e-6,
+    *,
+    swap: bool = False,
+    where: ArrayLike | None = None,
+    weights: ArrayLike | None = None,
+    reduction: Reduction = "none",
+) -> jax.Array:
+    r"""Returns how far a positive falls short of being nearer than a negative.
+
+    Choose it over `ntxent` where the triplets are chosen by hand or mined;
+    `triplet_margin_with_distance_loss` takes a distance of your own.
+
+    With $d(x, y) = (\sum_i \lvert x_i - y_i \rvert^p + \text{eps})^{1/p}$, $p$ the
+    degree of the norm:
+
+    $$ \max(0,\; d(\text{anchors}, \text{positives}) - d(\text{anchors},
+       \text{negatives}) + \text{margin}) $$
+
+    Args:
+        anchors: Floating, `[..., D]`, in any unit.
+        positives: Real, in the same unit, broadcastable to `anchors`.
+        negatives: Real, in the same unit, broadcastable to `anchors`.
+        axis: The feature axis.
+        norm_degree: Above 0, the degree of the norm; inf for the largest component. 2
+            as in optax.
+        margin: Real, in the unit of the distance, broadcastable to `[...]`. 1.0 as in
+            optax.
+        eps: A scalar, at least 0, added to the sum of powers. 1e-6 as in optax.
+        swap: Whether the negative's distance is taken from the positive where that is
+            nearer (distance swap). False as in PyTorch.
+        where: Boolean mask, broadcastable to the per-example loss; False entries count
+            nowhere ([conventions][]).
+        weights: Real weights, broadcastable to the per-example loss ([conventions][]).
+        reduction: "none" for the per-example losses, "sum" for their weighted sum,
+            "mean" for their weighted mean ([conventions][]).
+
+    Returns:
+        `[...]`, at least 0; a scalar if reduced.
+
+    Gradient:
+        Where the loss is positive, and at the kink as in PyTorch, the difference of the
+        distances' gradients for the vectors, 1 for `margin`, and the distances' own for
+        `norm_degree` and `eps`. A distance of 0 has gradient 0.
+
+    Numerics:
+        Computes in float32, or float64 if an input is float64; time and memory are
+        linear in the number of elements. Lengths of 1e-30 and 1e30 are right, as
+        differences are scaled before they are raised to a power, for `norm_degree` 2 if
+        any square needs it. An empty or fully masked input has sum and mean 0.
+
+    Raises:
+        TypeError: If an input is not real, `anchors` not floating, or `where` not
+            boolean.
+        ValueError: If an input does not fit the shapes above, `norm_degree` is not
+            positive, `eps` is negative, or `reduction` is unknown.
+
+    Example:
+        >>> import jaxloss as jl
+        >>> anchors, positives, negatives = [[0.0, 0.0]], [[3.0, 4.0]], [[0.0, 4.5]]
+        >>> print(jl.triplet_margin_loss(anchors, positives, negatives, eps=0.0))
+        [1.5]
+
+    References:
+        Vassileios Balntas et al., "Learning local feature descriptors with triplets and
+        shallow convolutional neural networks", BMVC 2016,
+        https://bmva-archive.org.uk/bmvc/2016/papers/paper119/
+    """
+    checks.check_number("norm_degree", norm_degree, minimum=0, open_minimum=True)
+    checks.check_number("eps", eps, minimum=0)
+    a, p, n = checks.real_arrays(
+        anchors=anchors, positives=positives, negatives=negatives
+    )
+    if not a.ndim:
+        raise ValueError("`anchors` must have a feature axis, got a scalar.")
+    axis = checks.canonical_axis("axis", axis, a.ndim)
+    eps = checks.scalar("eps", eps, a.dtype)
+    degree = norm_degree
+    if not isinstance(norm_degree, int | float):
+        degree = checks.scalar("norm_degree", norm_degree, a.dtype)
+
+    def distance(x, y):
+        return _distance(x, y, axis, degree, eps)
+
+    return _triplet(a, p, n, (axis,), distance, margin, swap, where, weights, reduction)
+
+
+def triplet_margin_with_distance_loss(
+    anchors: ArrayLike,
+    positives: ArrayLike,
+    negatives: ArrayLike,
+    *,
+    distance_fn: Callable[[jax.Array, jax.Array], jax.Array],
+    margin: ArrayLike = 1.0,
+    swap: bool = False,
+    where: ArrayLike | None = None,
+    weights: ArrayLike | None = None,
+    reduction: Reduction = "none",
+) -> jax.Array:
+    r"""Returns the triplet margin loss under a distance of your own.
+
+    Choose it over `triplet_margin_loss` where the distance is no norm: a cosine, a
+    divergence, a learned one.
+
+    With $d$ the distance function:
+
+    $$ \max(0,\; d(\text{anchors}, \text{positives}) - d(\text{anchors},
+       \text{negatives}) + \text{margin}) $$
+
+    Args:
+        anchors: Floating, `[..., D]`, in any unit; an example may have several axes.
+        positives: Real, in the same unit, broadcastable to `anchors`.
+        negatives: Real, in the same unit, broadcastable to `anchors`.
+        distance_fn: Takes two arrays of the shape of `anchors` and returns their
+            distances `[...]`, the trailing axes gone. Differentiable, in JAX.
+        margin: Real, in the unit of the distance, broadcastable to `[...]`. 1.0 as in
+            PyTorch.
+        swap: Whether the negative's distance is taken from the positive where that is
+            nearer (distance swap). False as in PyTorch.
+        where: Boolean mask, broadcastable to the per-example loss; False entries count
+            nowhere ([conventions][]).
+        weights: Real weights, broadcastable to the per-example loss ([conventions][]).
+        reduction: "none" for the per-example losses, "sum" for their weighted sum,
+            "mean" for their weighted mean ([conventions][]).
+
+    Returns:
+        `[...]`, at least 0; a scalar if reduced.
+
+    Gradient:
+        Where the loss is positive, and at the kink as in PyTorch, the difference of the
+        distances' gradients, as JAX takes them of `distance_fn`, and 1 for `margin`.
+
+    Numerics:
+        Computes in float32, or float64 if an input is float64, and as accurately as
+        `distance_fn` does. Masked examples reach it as vectors of 0.5. An empty or
+        fully masked input has sum and mean 0.
+
+    Raises:
+        TypeError: If an input is not real, `anchors` not floating, `distance_fn` not
+            callable, or `where` not boolean.
+        ValueError: If an input does not fit the shapes above, `distance_fn` does not
+            reduce trailing axes, or `reduction` is unknown.
+
+    Example:
+        >>> import jaxloss as jl
+        >>> anchors, positives, negatives = [[1.0, 0.0]], [[1.0, 1.0]], [[0.0, 2.0]]
+        >>> loss = jl.triplet_margin_with_distance_loss(
+        ...     anchors, positives, negatives, distance_fn=jl.cosine_distance
+        ... )
+        >>> print(loss)
+        [0.293]
+
+    References:
+        PyTorch, "torch.nn.TripletMarginWithDistanceLoss",
+        https://docs.pytorch.org/docs/stable/generated/torch.nn.TripletMarginWithDistanceLoss.html
+    """
+    if not callable(distance_fn):
+        raise TypeError(f"`distance_fn` must be callable, got {distance_fn!r}.")
+    a, p, n = checks.real_arrays(
+        anchors=anchors, positives=positives, negatives=negatives
+    )
+    batch = jax.eval_shape(distance_fn, a, p).shape
+    if batch != a.shape[: len(batch)]:
+        raise ValueError(
+            "`distance_fn` must reduce trailing axes of its arguments: from shape "
+            f"{a.shape} it made {batch}."
+        )
+    axes = tuple(range(len(batch), a.ndim))
+    return _triplet(a, p, n, axes, distance_fn, margin, swap, where, weights, reduction)
+
+
+def _triplet(a, p, n, axes, distance, margin, swap, where, weights, reduction):
+    """max(d(a, p) - d(a, n) + margin, 0), with d(p, n) for d(a, n) if it is nearer."""
+    batch = tuple(n for i, n in enumerate(a.shape) if i not in axes)
+    margin = per_example("margin", margin, batch, a.dtype)
+    keep, weights = checks.tail(where, weights, reduction, shape=batch, dtype=a.dtype)
+    if keep is not None:
+        keep = jnp.broadcast_to(keep, batch)
+        a, p, n = select(jnp.expand_dims(keep, axes), a, p, n)
+        (margin,) = select(keep, margin)
+    near, far = distance(a, p), distance(a, n)
+    if swap:
+        far = jnp.minimum(far, distance(p, n))
+    return reduce_loss(clamp((near - far) + margin), keep, weights, reduction)
+
+
+def _distance(x, y, axis, degree, eps):
+    """(Σ |x - y|^degree + eps)^(1/degree), scaled by its largest term.
+
+    The scale is a constant that the result does not depend on. Where all terms are 0
+    the distance is 0, and so is its gradient.
+    """
+    if isinstance(degree, int | float) and degree == 2:
+        eps = checks.broadcast_to(eps, jnp.sum(x, axis=axis))
+        return _euclidean(x, y, eps, axis=axis)
+    gap = jnp.abs(x - y)
+    largest = stop_gradient(jnp.max(gap, axis=axis, initial=0))
+    if isinstance(degree, int | float) and math.isinf(degree):
+        return jnp.max(gap, axis=axis, initial=0)
+    inverse = 1 / degree
+    root = jnp.where(eps > 0, jnp.where(eps > 0, eps, 1) ** inverse, 0)
+    scale = jnp.maximum(largest, stop_gradient(root))
+    scale = jnp.where((scale == 0) | jnp.isinf(scale), 1, scale)
+    ratio = gap / jnp.expand_dims(scale, axis)
+    powers = jnp.where(ratio == 0, 0, jnp.where(ratio == 0, 1, ratio) ** degree)
+    offset = jnp.where(eps > 0, eps / jnp.where(eps > 0, scale, 1) ** degree, 0)
+    total = jnp.sum(powers, axis=axis) + offset
+    positive = jnp.where(total == 0, 1, total)
+    return jnp.where(total == 0, 0, scale * positive**inverse)
+
+
+# d = (Σ (x - y)² + eps)^(1/2), and d d/dx = (x - y)/d, 0 at d = 0. Only where a sum of
+# squares of the batch leaves the range of floating point all of them are scaled, for
+# two more passes over the vectors. The sum and the slope each read x and y and write no
+# difference for the other: two forms of it, since XLA writes what they share.
+def _euclidean_forward(x, y, eps, *, axis):
+    gap = y - x
+    total = jnp.sum(gap * gap, axis=axis) + eps
+    info = jnp.finfo(x.dtype)
+    # Of this size a sum does not miss the squares that underflow.
+    least = 8 * x.shape[axis] * float(info.tiny / info.eps)
+    d = jax.lax.cond(
+        jnp.all((total > least) & jnp.isfinite(total)),
+        lambda: jnp.sqrt(total),
+        lambda: _scaled_distance(x, y, eps, axis),
+    )
+    return d, (x, y, eps)
+
+
+def _scaled_distance(x, y, eps, axis):
+    """The distance over the whole range; its scale is a largest difference."""
+    largest = jnp.max(jnp.maximum(x, y) - jnp.minimum(x, y), axis=axis, initial=0)
+    root = jnp.sqrt(eps)
+    scale = jnp.maximum(largest, root)
+    scale = jnp.where((scale == 0) | jnp.isinf(scale), 1, scale)
+    ratio = (y - x) / jnp.expand_dims(scale, axis)
+    offset = root / scale
+    return scale * jnp.sqrt(jnp.sum(ratio * ratio, axis=axis) + offset * offset)
+
+
+def _euclidean_backward(residuals, cotangent, *, axis):
+    x, y, eps = residuals
+    d = _euclidean(x, y, eps, axis=axis)
+    d = jnp.where(d == 0, 1, d)
+    # XLA multiplies by 1/d, which has to be at least the smallest normal number.
+    k = jnp.where(d > 1, 0.25, 1)
+    unit = ((x - y) * jnp.expand_dims(k, axis)) / jnp.expand_dims(k * d, axis)
+    slope = jnp.expand_dims(cotangent, axis) * unit
+    return slope, -slope, cotangent * (0.5 / d)
+
+
+_euclidean = analytic(_euclidean_forward, _euclidean_backward)

@@ -1,0 +1,1 @@
+"""Multiclass losses: a class axis of logits, scores or log-probabilities."""

@@ -1,0 +1,41 @@
+"""Dense and smoothed labels."""
+
+import jax.numpy as jnp
+
+from jaxloss._core import checks
+from jaxloss._core.classes import drop, mask_classes
+from jaxloss._core.mesh import class_count, total
+
+
+def dense_arguments(logits, labels, axis, where, weights, reduction, name="logits"):
+    """Logits, or scores, and dense labels of one shape, checked and masked."""
+    if axis is None:
+        axis = tuple(range(checks.to_array(name, logits).ndim))
+    logits, axes = checks.class_array(name, logits, axis)
+    labels = checks.to_array("labels", labels)
+    checks.check_broadcast("labels", labels.shape, name, logits.shape)
+    dtype = checks.compute_dtype(logits, labels)
+    labels = jnp.broadcast_to(labels.astype(dtype), logits.shape)
+    logits, classes, keep, weights = mask_classes(
+        logits, axes, where, weights, reduction, dtype, name=name
+    )
+    labels = drop(labels, classes, keep, axes)
+    return logits, labels, axes, classes, keep, weights
+
+
+def smooth(labels, label_smoothing, classes, axes, axis_name=None):
+    """Mixes the labels with the uniform distribution over the classes that count."""
+    if is_zero(label_smoothing):
+        return labels
+    alpha = checks.scalar("label_smoothing", label_smoothing, labels.dtype)
+    if classes is None:
+        return (1 - alpha) * labels + alpha / class_count(labels, axes, axis_name)
+    count = total(jnp.sum(classes, axis=axes, keepdims=True), axis_name)
+    count = jnp.maximum(count, 1)
+    share = jnp.where(classes, alpha / count.astype(labels.dtype), 0)
+    return (1 - alpha) * labels + share
+
+
+def is_zero(parameter):
+    """Whether a parameter is a Python 0, its term absent from the program."""
+    return isinstance(parameter, int | float) and parameter == 0

@@ -1,0 +1,187 @@
+"""Losses of several labels an example."""
+
+import jax
+import jax.numpy as jnp
+from jax.typing import ArrayLike
+
+from jaxloss._core import checks
+from jaxloss._core.classes import class_weight_array, mask_classes
+from jaxloss._core.mesh import whole
+from jaxloss._core.numerics import product, relu, softplus, two_difference
+from jaxloss._core.reduction import Reduction, reduce_loss
+from jaxloss._core.softmax import widen
+from jaxloss.multiclass._labels import dense_arguments
+from jaxloss.multiclass._scores import count_classes
+
+
+def multilabel_margin_loss(
+    scores: ArrayLike,
+    labels: ArrayLike,
+    *,
+    where: ArrayLike | None = None,
+    weights: ArrayLike | None = None,
+    reduction: Reduction = "none",
+) -> jax.Array:
+    r"""Returns the mean violation of the margin between named and other classes.
+
+    Choose it where each example names a few classes that should outrank all others;
+    `multilabel_soft_margin_loss` decides on each class by itself.
+
+    With $s$ the scores and $Y$ the classes that the labels name:
+
+    $$ \frac{1}{C} \sum_{i \in Y} \sum_{j \notin Y} \max(0,\; 1 - (s_i - s_j)) $$
+
+    Args:
+        scores: Floating, `[..., C]`; larger means more likely.
+        labels: Integer, `[..., L]`, class indices in [0, C), ended by the first -1:
+            what follows it is not read.
+        where: Boolean mask, broadcastable to the per-example loss; False entries count
+            nowhere ([conventions][]). A mask of the rank of `scores` drops single
+            classes.
+        weights: Real weights, broadcastable to the per-example loss ([conventions][]).
+        reduction: "none" for the per-example losses, "sum" for their weighted sum,
+            "mean" for their weighted mean ([conventions][]).
+
+    Returns:
+        `[...]`, at least 0; a scalar if reduced.
+
+    Gradient:
+        For each pair with a positive violation, $-1 / C$ for `scores` at the named
+        class and $1 / C$ at the other, 0 at the kink as in PyTorch. `labels` receive
+        none.
+
+    Numerics:
+        Computes in float32, or float64 if `scores` are float64; time is of the order of
+        L C for an example. An empty or fully masked input has sum and mean 0. A score
+        of -inf is no rival. A label outside [0, C) before the first -1 gives NaN, and
+        raises under `checkify`.
+
+    Raises:
+        TypeError: If `scores` is not floating, `labels` is not integer, another input
+            not real, or `where` not boolean.
+        ValueError: If an input does not fit the shapes above, there is no class, or
+            `reduction` is unknown.
+
+    Example:
+        >>> import jaxloss as jl
+        >>> print(jl.multilabel_margin_loss([0.5, 1.0, 0.0, 0.25], [1, 0, -1, -1]))
+        0.375
+
+    References:
+        PyTorch, "torch.nn.MultiLabelMarginLoss",
+        https://docs.pytorch.org/docs/stable/generated/torch.nn.MultiLabelMarginLoss.html
+    """
+    scores, (axis,) = checks.class_array("scores", scores, -1)
+    labels = checks.integer_array("labels", labels)
+    batch = scores.shape[:-1]
+    if labels.ndim != scores.ndim or labels.shape[:-1] != batch:
+        raise ValueError(
+            f"`labels` must have shape {(*batch, 'L')}, a row of class indices padded "
+            f"with -1 for each row of `scores`, got shape {labels.shape}."
+        )
+    dtype = checks.compute_dtype(scores)
+    scores, classes, keep, weights = mask_classes(
+        scores, (axis,), where, weights, reduction, dtype
+    )
+    scores = whole(widen(scores), -1)
+    if keep is not None:
+        labels = jnp.where(jnp.expand_dims(keep, -1), labels, -1)
+    named = jnp.cumsum(labels == -1, axis=-1) == 0  # up to the first -1
+    known = (labels >= 0) & (labels < scores.shape[-1])
+    checks.check_values(
+        "labels", known | ~named, f"in [0, {scores.shape[-1]}), padded with -1"
+    )
+    index = jnp.clip(labels, 0, scores.shape[-1] - 1)
+    own = jnp.take_along_axis(scores, index, axis=-1)
+    each = jnp.arange(scores.shape[-1], dtype=index.dtype)
+    each = each.reshape((1,) * scores.ndim + (-1,))
+    hit = (jnp.expand_dims(index, -1) == each) & jnp.expand_dims(named, -1)
+    target = jnp.any(hit, axis=-2)
+    # Every named class against every class not named: [..., L, C], which the compiler
+    # sums without writing it.
+    other = jnp.expand_dims(~target & ~jnp.isneginf(scores), -2)
+    pair = other & jnp.expand_dims(named, -1)
+    lead, lost = two_difference(
+        jnp.where(pair, jnp.expand_dims(scores, -2), 0),
+        jnp.where(pair, jnp.expand_dims(own, -1), 0),
+    )
+    excess = jnp.where(pair, relu((lead + 1) + lost), 0)
+    loss = jnp.sum(excess, axis=(-2, -1)) / count_classes(classes, scores)
+    loss = jnp.where(jnp.all(known | ~named, axis=-1), loss, jnp.nan)
+    return reduce_loss(loss, keep, weights, reduction)
+
+
+def multilabel_soft_margin_loss(
+    logits: ArrayLike,
+    labels: ArrayLike,
+    *,
+    class_weights: ArrayLike | None = None,
+    where: ArrayLike | None = None,
+    weights: ArrayLike | None = None,
+    reduction: Reduction = "none",
+) -> jax.Array:
+    r"""Returns the mean over the classes of their binary cross entropies.
+
+    Choose it for several independent labels an example, averaged as PyTorch does;
+    `sigmoid_binary_cross_entropy` keeps one loss for each.
+
+    With $x$ the logits, $l$ the labels and $w$ the `class_weights`:
+
+    $$
+    \frac{1}{C} \sum_j w_j \left( l_j \log(1 + e^{-x_j})
+    + (1 - l_j) \log(1 + e^{x_j}) \right)
+    $$
+
+    Args:
+        logits: Floating, `[..., C]`, log-odds of each class.
+        labels: Real, 0, 1 or a probability between them, broadcastable to `logits`.
+        class_weights: Real, `[C]`, what each class counts for. None counts each 1.
+        where: Boolean mask, broadcastable to the per-example loss; False entries count
+            nowhere ([conventions][]). A mask of the rank of `logits` drops single
+            classes.
+        weights: Real weights, broadcastable to the per-example loss ([conventions][]).
+        reduction: "none" for the per-example losses, "sum" for their weighted sum,
+            "mean" for their weighted mean ([conventions][]).
+
+    Returns:
+        `[...]`, in nats, at least 0 for labels in [0, 1]; a scalar if reduced.
+
+    Gradient:
+        $w_j\,(1 / (1 + e^{-x_j}) - l_j) / C$ for `logits`, $-w_j\,x_j / C$ for
+        `labels`; `class_weights` receive theirs, all smooth.
+
+    Numerics:
+        Computes in float32, or float64 if `logits` or `labels` are float64; time and
+        memory are linear in the number of elements. An empty or fully masked input has
+        sum and mean 0. No exponential overflows, and small losses keep their digits. A
+        logit of inf or -inf costs 0 where the label agrees, else inf.
+
+    Raises:
+        TypeError: If `logits` is not floating, another input not real, or `where` not
+            boolean.
+        ValueError: If an input does not fit the shapes above, there is no class, or
+            `reduction` is unknown.
+
+    Example:
+        >>> import jaxloss as jl
+        >>> print(f"{jl.multilabel_soft_margin_loss([0.0, 2.0, -1.0], [1, 1, 0]):.4f}")
+        0.3778
+
+    References:
+        PyTorch, "torch.nn.MultiLabelSoftMarginLoss",
+        https://docs.pytorch.org/docs/stable/generated/torch.nn.MultiLabelSoftMarginLoss.html
+    """
+    logits, labels, _, classes, keep, weights = dense_arguments(
+        logits, labels, -1, where, weights, reduction
+    )
+    logits = logits.astype(labels.dtype)
+    each = product(labels, softplus(-logits)) + product(1 - labels, softplus(logits))
+    if class_weights is not None:
+        scale = class_weight_array(
+            class_weights, logits, (logits.ndim - 1,), logits.dtype
+        )
+        each = product(scale, each)
+    if classes is not None:
+        each = jnp.where(classes, each, 0)
+    loss = jnp.sum(each, axis=-1) / count_classes(classes, logits)
+    return reduce_loss(loss, keep, weights, reduction)

@@ -1,0 +1,80 @@
+"""Labels that leave some probability to every class."""
+
+import math
+
+import jax
+import jax.numpy as jnp
+from jax.typing import ArrayLike
+
+from jaxloss._core import checks
+
+
+def smooth_labels(
+    labels: ArrayLike,
+    alpha: ArrayLike,
+    *,
+    axis: int | tuple[int, ...] | None = -1,
+    where: ArrayLike | None = None,
+) -> jax.Array:
+    r"""Returns label distributions mixed with the uniform distribution.
+
+    Choose it for soft labels that several losses share; the class losses smooth their
+    own labels with `label_smoothing`, without a second array.
+
+    With $C$ the number of classes along `axis`, or of those that `where` keeps:
+
+    $$ (1 - \alpha) \cdot \text{labels} + \alpha / C $$
+
+    Args:
+        labels: Floating, `[..., C]`, such as the result of `jax.nn.one_hot`.
+        alpha: $\alpha$ in [0, 1], the share that is spread evenly over the classes,
+            broadcastable to `labels`.
+        axis: The class axis, a tuple of axes, or None for all of them.
+        where: Boolean mask of classes, broadcastable to `labels`: only True ones are
+            counted in $C$, as in optax, and all receive $\alpha / C$.
+
+    Returns:
+        The shape and dtype of `labels`.
+
+    Gradient:
+        $1 - \alpha$ for `labels`, $1 / C - \text{labels}$ for `alpha`; linear in each.
+
+    Numerics:
+        Computes in the dtype of `labels`, half precision included; time and memory are
+        linear in the number of elements.
+
+    Raises:
+        TypeError: If `labels` is not floating, `alpha` not real, or `where` not
+            boolean.
+        ValueError: If `alpha` lies outside [0, 1], `axis` names no axis, or `where`
+            does not broadcast to `labels`.
+
+    Example:
+        >>> import jaxloss as jl
+        >>> print(jl.smooth_labels([0.0, 1.0, 0.0, 0.0], 0.2))
+        [0.05 0.85 0.05 0.05]
+
+    References:
+        Christian Szegedy, Vincent Vanhoucke, Sergey Ioffe, Jonathon Shlens and Zbigniew
+        Wojna, "Rethinking the Inception Architecture for Computer Vision", 2016,
+        section 7, https://arxiv.org/abs/1512.00567
+    """
+    checks.check_number("alpha", alpha, minimum=0, maximum=1)
+    labels = checks.to_array("labels", labels)
+    if not jnp.issubdtype(labels.dtype, jnp.floating):
+        raise TypeError(
+            f"`labels` must be floating, got {labels.dtype}; for class indices use "
+            "`jax.nn.one_hot(labels, classes)`."
+        )
+    every = tuple(range(labels.ndim))
+    axes = every if axis is None else checks.canonical_axes("axis", axis, labels.ndim)
+    alpha = checks.to_array("alpha", alpha).astype(labels.dtype)
+    if where is None:
+        count = math.prod(labels.shape[a] for a in axes)
+    else:
+        where = checks.to_mask("where", where)
+        checks.check_broadcast("where", where.shape, "labels", labels.shape)
+        where = jnp.broadcast_to(where, labels.shape)
+        count = jnp.sum(where, axis=axes, keepdims=True).astype(labels.dtype)
+        count = jnp.maximum(count, 1)
+    return (1 - alpha) * labels + alpha / count

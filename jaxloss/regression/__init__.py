@@ -1,0 +1,1 @@
+"""Regression losses, elementwise in e = predictions - targets."""

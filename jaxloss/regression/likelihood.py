@@ -1,0 +1,221 @@
+"""Negative log-likelihoods of counts and of values with a variance."""
+
+import jax
+import jax.numpy as jnp
+from jax.lax import stop_gradient
+from jax.typing import ArrayLike
+
+from jaxloss._core import checks
+from jaxloss._core.derivative import pointwise
+from jaxloss._core.numerics import (
+    LOG_2_PI,
+    difference_over,
+    minus_product,
+    quotient,
+    times_difference,
+    two_difference,
+)
+from jaxloss._core.reduction import Reduction, reduce_loss
+from jaxloss.regression._inputs import arguments
+
+
+def poisson_nll_loss(
+    predictions: ArrayLike,
+    targets: ArrayLike | None = None,
+    *,
+    log_input: bool = True,
+    full: bool = False,
+    eps: ArrayLike = 1e-8,
+    where: ArrayLike | None = None,
+    weights: ArrayLike | None = None,
+    reduction: Reduction = "none",
+) -> jax.Array:
+    r"""Returns the negative log-likelihood of counts under a Poisson distribution.
+
+    Choose it over `squared_error` for counts, whose variance grows with their mean.
+    Keras's `poisson` is the one with `log_input=False`.
+
+    With $p$ the predictions and $t$ the targets, but for $\log t!$, which no fit
+    depends on (see `full`):
+
+    $$
+    \begin{cases}
+    e^p - t\,p & \text{if log_input} \\
+    p - t \log(p + \text{eps}) & \text{if not}
+    \end{cases}
+    $$
+
+    Args:
+        predictions: Floating, `[...]`: the logarithm of the rate if `log_input`, else
+            the rate, at least 0.
+        targets: Counts, real and at least 0, broadcastable to `predictions`. None
+            stands for zeros.
+        log_input: Python bool, whether `predictions` are logarithms. True as in
+            PyTorch, and the stabler choice.
+        full: Python bool, whether to add Stirling's approximation of $\log t!$, which
+            is $t \log t - t + \log(2 \pi t) / 2$, where $t > 1$. False as in PyTorch.
+        eps: At least 0, keeps the logarithm of a rate of 0 finite; broadcastable to
+            `predictions`, without effect if `log_input`. 1e-8 as in PyTorch.
+        where: Boolean mask, broadcastable to the per-example loss; False entries count
+            nowhere ([conventions][]).
+        weights: Real weights, broadcastable to the per-example loss ([conventions][]).
+        reduction: "none" for the per-example losses, "sum" for their weighted sum,
+            "mean" for their weighted mean ([conventions][]).
+
+    Returns:
+        `[...]`, in nats, of either sign; a scalar if reduced.
+
+    Gradient:
+        For `predictions` $e^p - t$, or $1 - t / (p + \text{eps})$ without `log_input`.
+        For `targets` $-p$ or $-\log(p + \text{eps})$, with `full` and $t > 1$ plus
+        $\log t + 1 / (2t)$. For `eps` $-t / (p + \text{eps})$ without `log_input`.
+
+    Numerics:
+        Computes in float32, or float64 if an input is float64; time and memory are
+        linear in the number of elements. An empty or fully masked input has sum and
+        mean 0. $0 \log 0$ is 0. In float32 $e^p$ overflows to inf at a `predictions` of
+        88.7; a negative rate gives NaN.
+
+    Raises:
+        TypeError: If an input is not real, `predictions` not floating, or `where` not
+            boolean.
+        ValueError: If an input does not broadcast to `predictions`, `eps` is negative,
+            or `reduction` is unknown.
+
+    Example:
+        >>> import jaxloss as jl
+        >>> [f"{x:.4f}" for x in jl.poisson_nll_loss([0.0, 1.0], [2.0, 3.0])]
+        ['1.0000', '-0.2817']
+
+    References:
+        PyTorch, "torch.nn.PoissonNLLLoss",
+        https://docs.pytorch.org/docs/stable/generated/torch.nn.PoissonNLLLoss.html
+    """
+    checks.check_number("eps", eps, minimum=0)
+    (p, t, eps), keep, weights = arguments(
+        predictions, targets, where, weights, reduction, eps=eps
+    )
+    own, rest = _stirling(t) if full else (jnp.zeros_like(t), jnp.zeros_like(t))
+    loss = _poisson(p, t, own) if log_input else _poisson_of_rate(p, t, own, eps)
+    return reduce_loss(loss + rest, keep, weights, reduction)
+
+
+def _stirling(t):
+    """Stirling's log(t!) = t·own + rest, which PyTorch takes for t > 1, else 0."""
+    log_t = jnp.log(jnp.where(t > 1, t, 1))
+    return jnp.where(t > 1, log_t - 1, 0), jnp.where(t > 1, (LOG_2_PI + log_t) / 2, 0)
+
+
+# e^p - t (p - own), 0 · inf being 0. Where e^p overflows, p (e^p/p - t (p - own)/p)
+# still has its sign; beyond p = 100, e^p is larger than any product.
+@pointwise
+def _poisson(p, t, own):
+    rate = jnp.exp(p)
+    q = jnp.clip(p, 88, 100)
+    far = q * (jnp.exp(q - jnp.log(q)) - t * ((q - own) / q))
+    near = minus_product(rate, t, jnp.where(t == 0, 0, p - own))
+    return jnp.where(jnp.isinf(rate), far, near), (rate - t, own - p, t)
+
+
+# p - t (log(p + eps) - own), with 0 log 0 = 0 log inf = 0. What rounding took from
+# p + eps matters where the sum is near 1, and the logarithm near 0.
+@pointwise
+def _poisson_of_rate(p, t, own, eps):
+    rate, lost = two_difference(p, -eps)
+    none = (rate == 0) & (t == 0)
+    rate = jnp.where(none, 1, rate)
+    log_rate = jnp.log(rate) + stop_gradient(lost / jnp.where(rate == 0, 1, rate))
+    surplus = jnp.where(none, 0, log_rate) - own
+    share = quotient(t, rate)
+    value = minus_product(p, t, jnp.where(t == 0, 0, surplus))
+    return value, (1 - share, -surplus, t, -share)
+
+
+def gaussian_nll_loss(
+    means: ArrayLike,
+    targets: ArrayLike,
+    variances: ArrayLike,
+    *,
+    full: bool = False,
+    eps: ArrayLike = 1e-6,
+    where: ArrayLike | None = None,
+    weights: ArrayLike | None = None,
+    reduction: Reduction = "none",
+) -> jax.Array:
+    r"""Returns the negative log-likelihood of targets under normal distributions.
+
+    Choose it over `squared_error` for a model that also predicts its own uncertainty.
+
+    With $v = \max(\text{variances}, \text{eps})$:
+
+    $$
+    \frac{1}{2} \left( \log(v) + \frac{(\text{means} - \text{targets})^2}{v} \right)
+    $$
+
+    Args:
+        means: Predicted means, floating, `[...]`, in any unit.
+        targets: Real, in the same unit, broadcastable to `means`.
+        variances: Predicted variances in the squared unit, at least 0, broadcastable to
+            `means`: `[..., 1]` for one a row.
+        full: Python bool, whether to add the constant $\log(2 \pi) / 2$. False as in
+            PyTorch.
+        eps: At least 0, the smallest variance that counts, broadcastable to `means`.
+            1e-6 as in PyTorch.
+        where: Boolean mask, broadcastable to the per-example loss; False entries count
+            nowhere ([conventions][]).
+        weights: Real weights, broadcastable to the per-example loss ([conventions][]).
+        reduction: "none" for the per-example losses, "sum" for their weighted sum,
+            "mean" for their weighted mean ([conventions][]).
+
+    Returns:
+        `[...]`, in nats, of either sign; a scalar if reduced.
+
+    Gradient:
+        With $r = (\text{means} - \text{targets}) / v$: $r$ for `means`, $-r$ for
+        `targets`, $(1 / v - r^2) / 2$ for `variances`. A variance below `eps` receives
+        it too, as if the maximum were not there (PyTorch's straight-through clamp), so
+        that it can recover; `eps` receives the same there, 0 elsewhere.
+
+    Numerics:
+        Computes in float32, or float64 if an input is float64; time and memory are
+        linear in the number of elements. An empty or fully masked input has sum and
+        mean 0. The square is formed as $r\,(\text{means} - \text{targets})$, which
+        overflows later. A negative variance gives NaN, and raises under `checkify`.
+
+    Raises:
+        TypeError: If an input is not real, `means` not floating, or `where` not
+            boolean.
+        ValueError: If an input does not broadcast to `means`, `eps` is negative, or
+            `reduction` is unknown.
+
+    Example:
+        >>> import jaxloss as jl
+        >>> loss = jl.gaussian_nll_loss([1.0, 1.0], [3.0, 3.0], [1.0, 4.0])
+        >>> [f"{x:.4f}" for x in loss]
+        ['2.0000', '1.1931']
+
+    References:
+        David A. Nix and Andreas S. Weigend, "Estimating the mean and variance of the
+        target probability distribution", 1994, https://doi.org/10.1109/ICNN.1994.374138
+    """
+    checks.check_number("eps", eps, minimum=0)
+    named = {"means": means, "targets": targets, "variances": variances, "eps": eps}
+    (m, t, v, eps), keep, weights = checks.elementwise(
+        where, weights, reduction, **named
+    )
+    checks.check_values("variances", v >= 0, "at least 0")
+    loss = _gaussian(m, t, v, eps) + (0.5 * LOG_2_PI if full else 0)
+    return reduce_loss(loss, keep, weights, reduction)
+
+
+# PyTorch clamps the variance without stopping its gradient, so that a variance below
+# eps can recover: the derivative is the one at the clamped variance.
+@pointwise
+def _gaussian(m, t, v, eps):
+    low = v < eps
+    variance = jnp.where(low, eps, v)
+    variance = jnp.where(v >= 0, variance, jnp.nan)
+    ratio = difference_over(m, t, variance)
+    value = 0.5 * jnp.log(variance) + times_difference(0.5 * ratio, m, t)
+    v_slope = 0.5 / variance - (0.5 * ratio) * ratio
+    return value, (ratio, -ratio, v_slope, jnp.where(low, v_slope, 0))

@@ -1,0 +1,124 @@
+"""Squared errors."""
+
+import jax
+from jax.typing import ArrayLike
+
+from jaxloss._core.reduction import Reduction, reduce_loss
+from jaxloss.regression._inputs import errors
+
+
+def squared_error(
+    predictions: ArrayLike,
+    targets: ArrayLike | None = None,
+    *,
+    where: ArrayLike | None = None,
+    weights: ArrayLike | None = None,
+    reduction: Reduction = "none",
+) -> jax.Array:
+    r"""Returns the squared error of each prediction.
+
+    Choose it where one large error is worse than many small ones. `l2_loss` is half of
+    it, `huber_loss` and `absolute_error` follow outliers less.
+
+    With $e = \text{predictions} - \text{targets}$:
+
+    $$ e^2 $$
+
+    Args:
+        predictions: Floating, `[...]`, in any unit.
+        targets: Real, in the same unit, broadcastable to `predictions`. None, as in
+            optax, stands for zeros.
+        where: Boolean mask, broadcastable to the per-example loss; False entries count
+            nowhere ([conventions][]).
+        weights: Real weights, broadcastable to the per-example loss ([conventions][]).
+        reduction: "none" for the per-example losses, "sum" for their weighted sum,
+            "mean" for their weighted mean ([conventions][]).
+
+    Returns:
+        `[...]`, at least 0, in the squared unit; a scalar if reduced.
+
+    Gradient:
+        $2e$ for `predictions`, $-2e$ for `targets`; smooth everywhere.
+
+    Numerics:
+        Computes in float32, or float64 if an input is float64; time and memory are
+        linear in the number of elements. An empty or fully masked input has sum and
+        mean 0. The square overflows to inf beyond errors of 1.8e19 in float32, the
+        gradient does not. Equal infinities give NaN.
+
+    Raises:
+        TypeError: If an input is not real, `predictions` not floating, or `where` not
+            boolean.
+        ValueError: If an input does not broadcast to `predictions` or `reduction` is
+            unknown.
+
+    Example:
+        >>> import jaxloss as jl
+        >>> print(jl.squared_error([1.0, 2.5], [1.0, 1.0]))
+        [0.   2.25]
+
+    References:
+        Trevor Hastie, Robert Tibshirani and Jerome Friedman, "The Elements of
+        Statistical Learning", 2nd edition, 2009, section 10.6,
+        https://hastie.su.domains/ElemStatLearn/
+    """
+    (e,), keep, weights = errors(predictions, targets, where, weights, reduction)
+    return reduce_loss(e * e, keep, weights, reduction)
+
+
+def l2_loss(
+    predictions: ArrayLike,
+    targets: ArrayLike | None = None,
+    *,
+    where: ArrayLike | None = None,
+    weights: ArrayLike | None = None,
+    reduction: Reduction = "none",
+) -> jax.Array:
+    r"""Returns half the squared error of each prediction.
+
+    Choose it over `squared_error` where the gradient should be the error itself, as in
+    optax and in the textbooks on linear models.
+
+    With $e = \text{predictions} - \text{targets}$:
+
+    $$ e^2 / 2 $$
+
+    Args:
+        predictions: Floating, `[...]`, in any unit.
+        targets: Real, in the same unit, broadcastable to `predictions`. None, as in
+            optax, stands for zeros.
+        where: Boolean mask, broadcastable to the per-example loss; False entries count
+            nowhere ([conventions][]).
+        weights: Real weights, broadcastable to the per-example loss ([conventions][]).
+        reduction: "none" for the per-example losses, "sum" for their weighted sum,
+            "mean" for their weighted mean ([conventions][]).
+
+    Returns:
+        `[...]`, at least 0, in the squared unit; a scalar if reduced.
+
+    Gradient:
+        $e$ for `predictions`, $-e$ for `targets`; smooth everywhere.
+
+    Numerics:
+        Computes in float32, or float64 if an input is float64; time and memory are
+        linear in the number of elements. An empty or fully masked input has sum and
+        mean 0. The square overflows to inf beyond errors of 2.6e19 in float32, the
+        gradient does not. Equal infinities give NaN.
+
+    Raises:
+        TypeError: If an input is not real, `predictions` not floating, or `where` not
+            boolean.
+        ValueError: If an input does not broadcast to `predictions` or `reduction` is
+            unknown.
+
+    Example:
+        >>> import jaxloss as jl
+        >>> print(jl.l2_loss([1.0, 2.5], [1.0, 1.0]))
+        [0.    1.125]
+
+    References:
+        Christopher M. Bishop, "Pattern Recognition and Machine Learning", 2006, section
+        1.5.5, https://www.microsoft.com/en-us/research/people/cmbishop/prml-book/
+    """
+    (e,), keep, weights = errors(predictions, targets, where, weights, reduction)
+    return reduce_loss((0.5 * e) * e, keep, weights, reduction)

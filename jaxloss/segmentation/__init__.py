@@ -1,0 +1,1 @@
+"""Segmentation losses: the overlap of predicted and true regions, class by class."""

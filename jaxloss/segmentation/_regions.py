@@ -1,0 +1,152 @@
+"""Regions as probabilities of pixels, and how far two of them miss each other."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from jaxloss._core import checks
+from jaxloss._core.classes import class_weight_array, drop, mask_classes
+from jaxloss._core.derivative import pointwise
+from jaxloss._core.probability import sigmoid, softmax, times_complement
+from jaxloss._core.reduction import reduce_loss
+
+
+class _Pixels(NamedTuple):
+    """What is known of every pixel, in the shape [..., C] of the predictions."""
+
+    p: jax.Array  # predicted probability, 0 where dropped
+    t: jax.Array  # target, 0 where dropped
+    missed: jax.Array  # t (1 - p)
+    weight: jax.Array | None  # [..., 1], 0 where dropped
+    counts: jax.Array | None  # boolean, what is neither dropped nor of weight 0
+
+
+def to_pixels(predictions, targets, apply_softmax, where, weights, reduction):
+    predictions, _ = checks.class_array("predictions", predictions, -1)
+    targets = checks.to_array("targets", targets)
+    given = targets.shape
+    if predictions.ndim == targets.ndim - 1:
+        predictions = predictions[..., None]
+    elif targets.ndim == predictions.ndim - 1:
+        targets = targets[..., None]
+    axes = (predictions.ndim - 1,)
+    if targets.shape[-1:] != predictions.shape[-1:]:
+        raise ValueError(
+            f"`targets` must have the classes of predictions {predictions.shape} on "
+            f"their last axis, got shape {given}; for class indices use "
+            "`jax.nn.one_hot(targets, classes)`."
+        )
+    checks.check_broadcast("targets", targets.shape, "predictions", predictions.shape)
+    dtype = checks.compute_dtype(predictions, targets)
+    t = checks.broadcast_to(targets.astype(dtype), predictions)
+    masked, classes, keep, weights = mask_classes(
+        predictions, axes, where, weights, reduction, dtype, name="predictions"
+    )
+    t = drop(t, classes, keep, axes)
+    if not apply_softmax:
+        p = _probabilities(drop(predictions.astype(dtype), classes, keep, axes))
+        missed = t * (1 - p)
+    elif predictions.shape[-1] == 1:
+        logits = masked.astype(dtype)  # once: the gradient is rounded once
+        p, missed = sigmoid(logits), t * sigmoid(-logits)
+    else:
+        p = softmax(masked.astype(dtype), axes)
+        missed = times_complement(t, p, axes)
+
+    counts = classes if classes is not None or keep is None else keep[..., None]
+    weight = None
+    if weights is not None:
+        weight = weights if keep is None else jnp.where(keep, weights, 0)
+        weight = jnp.broadcast_to(weight, predictions.shape[:-1])[..., None]
+        counts = weight != 0 if counts is None else counts & (weight != 0)
+    return _Pixels(drop(p, classes, keep, axes), t, missed, weight, counts)
+
+
+# Rounding, as of an image that was resampled, may put a probability a little outside
+# [0, 1], where the loss is as well defined; a logit in its place gives NaN.
+_SLACK = 1e-3
+
+
+def _probabilities(p):
+    inside = (p >= -_SLACK) & (p <= 1 + _SLACK)
+    checks.check_values("predictions", inside, "probabilities if not apply_softmax")
+    return jnp.where(inside, p, jnp.nan)
+
+
+def misfit(pixels, axis, alpha, beta, smooth):
+    """Per class, the loss and whether any pixel counts (None: all do).
+
+    Of the hits Σ w p t, the false positives Σ w p (1 - t) and the false negatives
+    Σ w t (1 - p), the wrong ones' share, with no difference of sums.
+    """
+    p, t, missed, weight, counts = pixels
+    axes = _summed_axes(axis, p.ndim)
+    hit, extra, missed = (
+        jnp.sum(part if weight is None else weight * part, axis=axes)
+        for part in (p * t, _beyond(p, t), missed)
+    )
+    alpha = parameter("alpha", alpha, hit)
+    beta = parameter("beta", beta, hit)
+    smooth = parameter("smooth", smooth, hit)
+    loss = _share(alpha * extra + beta * missed, hit + smooth)
+    if counts is not None:
+        counts = jnp.any(checks.broadcast_to(counts, p), axis=axes)
+    return loss, counts
+
+
+# p (1 - t) without the array 1 - t, which XLA on CPU would write to memory: with n the
+# round t it is p (1 - n) - p (t - n), two terms that never cancel.
+@jax.custom_jvp
+def _beyond(p, t):
+    whole = jnp.round(t)
+    return (p - p * whole) - p * (t - whole)
+
+
+@_beyond.defjvp
+def _beyond_jvp(primals, tangents):
+    (p, t), (dp, dt) = primals, tangents
+    return _beyond(p, t), (dp - t * dp) - p * dt
+
+
+# f = a/(a + b): df/da = b/(a + b)², df/db = -a/(a + b)², where plain differentiation
+# loses the first in 1/(a + b) - a/(a + b)² as a outgrows b. 0/0 is 0: where nothing is
+# predicted and nothing is there, nothing is wrong.
+@pointwise
+def _share(a, b):
+    total = a + b
+    none = total == 0
+    inverse = 1 / jnp.where(none, 1, total)
+    value = a * inverse
+    return value, ((b * inverse) * inverse, -value * inverse)
+
+
+def reduce_classes(
+    loss, counts, class_weights, ignore_background, reduction, axis: int | None = -1
+):
+    if class_weights is not None:
+        axes = (loss.ndim - 1,)
+        loss = loss * class_weight_array(class_weights, loss, axes, loss.dtype)
+    if ignore_background and loss.shape[-1] > 1:
+        loss = loss[..., 1:]
+        counts = None if counts is None else counts[..., 1:]
+    return reduce_loss(loss, counts, None, reduction, axis=axis)
+
+
+def _summed_axes(axis, ndim):
+    """The axes that a region extends over: by default all but the first and last."""
+    if axis is None:
+        return tuple(range(1, ndim - 1))
+    several = tuple(axis) if isinstance(axis, Sequence) else (axis,)
+    axes = checks.canonical_axes("axis", several, ndim) if several else ()
+    if ndim - 1 in axes:
+        raise ValueError(f"`axis` must not contain the class axis, got {axis}.")
+    return axes
+
+
+def parameter(name, value, like):
+    checks.check_number(name, value, minimum=0)
+    array = checks.to_array(name, value).astype(like.dtype)
+    checks.check_broadcast(name, array.shape, "the loss per class", like.shape)
+    return checks.broadcast_to(array, like)

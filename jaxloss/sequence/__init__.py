@@ -1,0 +1,1 @@
+"""Sequence losses: labels in order, without their alignment to the frames."""

@@ -1,0 +1,140 @@
+"""The logits of a chunk of examples, and their cross entropy."""
+
+import operator
+
+import jax.numpy as jnp
+
+from jaxloss._core import checks, chunks
+from jaxloss._core.derivative import pointwise
+from jaxloss._core.mesh import class_count, total, vary_as
+from jaxloss._core.numerics import product
+from jaxloss._core.reduction import reduce_loss, select
+from jaxloss._core.softmax import excess, is_class, maximum, once_read, pick, surprisal
+
+
+def losses(
+    hidden, labels, shared, keep, weights, mass,
+    reduction, chunk_size, precision, axis_name=None,
+):  # fmt: skip
+    """The weighted cross entropies, or their sum where they are to be reduced."""
+    rows, fixed = {"hidden": hidden}, {"labels": labels}
+    if keep is not None:
+        keep = fixed["keep"] = jnp.broadcast_to(keep, labels.shape)
+        rows["hidden"] = select(keep[..., None], hidden)[0]
+    if mass is not None:
+        rows["mass"] = mass
+    options = rows_per_chunk(chunk_size, hidden), precision, axis_name
+    if reduction == "none":
+        loss = chunks.each(_cross_entropy, rows, shared, fixed, *options)
+        return reduce_loss(loss, keep, weights, "none")
+    if weights is not None:
+        rows["weights"] = jnp.broadcast_to(weights, labels.shape)
+    return chunks.total(_weighted, rows, shared, fixed, *options)
+
+
+def mean(summed, keep, weights, mass, batch, dtype):
+    """The mean whose weighted sum is known."""
+    counted = jnp.ones(batch, dtype) if mass is None else mass
+    counted = reduce_loss(counted, keep, weights, "sum")
+    nothing = counted == 0
+    return jnp.where(nothing, 0, summed / jnp.where(nothing, 1, counted))
+
+
+# With m the largest logit and e = log Σ_j e^{x_j - m}, the sum of w_j s_j over the
+# classes, s_j their surprisals, is Σ_j w_j (m - x_j) + e Σ_j w_j, no term of which is
+# negative, and the log-sum-exp of z_loss is m + e. So the logits' maximum and sums are
+# read first; then exponentials are written over the logits, and the gradient over the
+# exponentials. At 4,096 examples of 512 features and 50,304 classes in float32, value
+# and gradients by XLA for CPU, that is 328 MB; with an array of all s_j it is 1,047 MB.
+def _cross_entropy(x, given, fixed, axis_name):
+    axis = {"axis": 1, "axis_name": axis_name}
+    x = logits(x, given)
+    labels, valid = own_labels(x, fixed["labels"], axis_name)
+    top = once_read(maximum(x, **axis), pick(x, labels, **axis))
+    if "label_smoothing" in given:
+        behind = total(_behind(x, top, given), axis_name)
+        top = once_read(top, behind)
+    loss = surprisal(x, labels, **axis, top=top)
+    if "mass" in given:
+        loss = product(given["mass"], loss)
+    if "label_smoothing" in given or "z_loss" in given:
+        above = excess(x, labels, top, **axis)
+    if "label_smoothing" in given:
+        alpha, classes = given["label_smoothing"], class_count(x, (1,), axis_name)
+        if "class_weights" in given:
+            mass = total(jnp.sum(given["class_weights"]), axis_name)
+        else:
+            mass = jnp.asarray(classes, x.dtype)
+        spread = (behind + mass * above) / classes
+        loss = product(1 - alpha, loss) + product(alpha, spread)
+    if "z_loss" in given:
+        loss = loss + given["z_loss"] * jnp.square(top + above)
+    return jnp.where(valid, loss, jnp.nan)
+
+
+def _behind(x, top, given):
+    """Σ_j w_j (m - x_j) over this device's classes."""
+    behind = -(x + -top[:, None])  # of m itself XLA would write a broadcast
+    if "bias" in given:  # an impossible class has no gradient
+        behind = jnp.where(jnp.isneginf(x), jnp.inf, behind)
+    if "class_weights" in given:
+        behind = product(given["class_weights"], behind)
+    return jnp.sum(behind, axis=1)
+
+
+def _weighted(x, given, fixed, axis_name):
+    loss = _cross_entropy(x, given, fixed, axis_name)
+    return reduce_loss(loss, fixed.get("keep"), given.get("weights"), "none")
+
+
+def logits(x, given):
+    """The logits of hidden · kernel; a bias of -inf leaves out a class for good."""
+    if "bias" in given:
+        x = x + given["bias"]
+    if "logit_softcap" in given:
+        cap = vary_as(given["logit_softcap"], x)
+        x = cap * jnp.tanh(x / cap)
+    if "temperature" in given:
+        temperature = vary_as(given["temperature"], x)
+        x = _divide(x, jnp.broadcast_to(temperature, x.shape))
+    return x
+
+
+@pointwise
+def _divide(x, temperature):
+    """x / temperature, whose slope in the temperature is 0 at -inf, not NaN."""
+    finite = jnp.where(jnp.isneginf(x), 0, x)
+    return x / temperature, (1 / temperature, -finite / jnp.square(temperature))
+
+
+def own_labels(x, labels, axis_name):
+    """Labels that are classes, and whether they were."""
+    valid = is_class(x, labels, 1, axis_name)
+    return jnp.clip(labels, 0, class_count(x, (1,), axis_name) - 1), valid
+
+
+def real(name, value, hidden):
+    """A floating array with a class axis; numbers of another kind are made floating."""
+    array = checks.to_array(name, value)
+    if not jnp.issubdtype(array.dtype, jnp.floating):
+        array = array.astype(checks.compute_dtype(hidden))
+    return checks.class_array(name, array, -1)[0]
+
+
+def label_array(labels, hidden):
+    labels = checks.integer_array("labels", labels)
+    batch = hidden.shape[:-1]
+    checks.check_broadcast(
+        "labels", labels.shape, "hidden without its feature axis", batch
+    )
+    if labels.dtype.itemsize < 4:  # so that it can hold the number of classes
+        labels = labels.astype(jnp.int32)
+    return jnp.broadcast_to(labels, batch)
+
+
+def rows_per_chunk(chunk_size, hidden, arrays=1):
+    if chunk_size is None:
+        return chunks.default_size(hidden.shape[-1]) // arrays
+    checks.check_integer("chunk_size", chunk_size)
+    checks.check_number("chunk_size", chunk_size, minimum=1)
+    return operator.index(chunk_size)

@@ -1,0 +1,415 @@
+"""The adaptive softmax: frequent classes first, rare ones in clusters."""
+
+import math
+import operator
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.lax import PrecisionLike
+from jax.typing import ArrayLike
+
+from jaxloss._core import checks, chunks
+from jaxloss._core.reduction import Reduction, select
+from jaxloss._core.softmax import surprisals
+from jaxloss.vocabulary._layer import (
+    label_array,
+    logits,
+    losses,
+    mean,
+    real,
+    rows_per_chunk,
+)
+
+Parameters = Mapping[str, Any]
+
+
+def adaptive_softmax_cross_entropy(
+    hidden: ArrayLike,
+    labels: ArrayLike,
+    parameters: Parameters,
+    cutoffs: Sequence[int],
+    *,
+    chunk_size: int | None = None,
+    precision: PrecisionLike = None,
+    where: ArrayLike | None = None,
+    weights: ArrayLike | None = None,
+    reduction: Reduction = "none",
+) -> jax.Array:
+    r"""Returns the cross entropy of labels and a softmax in clusters of rare classes.
+
+    Choose it for classes sorted by falling frequency, words for instance, where the
+    rare ones may do with fewer features: most examples then need the head alone.
+    `linear_cross_entropy` treats all classes alike.
+
+    The head has one output for each class below the first cutoff, and one for each
+    cluster of classes between two cutoffs. With $p$ its softmax, $q^i$ that of cluster
+    $i$, a softmax of its own over the cluster's classes, and $y$ the label:
+
+    $$ -\log p_y \quad \text{or} \quad -\log p_i - \log q^i_y
+    \quad \text{for } y \text{ in cluster } i $$
+
+    Args:
+        hidden: Floating, `[..., D]`, the features of each example.
+        labels: Integer, in [0, C), broadcastable to `[...]`; 0 the most frequent class.
+        parameters: A tree of arrays as `init_adaptive_softmax` makes it.
+        cutoffs: Python ints, rising, in [1, C): the first class of each cluster.
+        chunk_size: The most examples whose logits exist at a time. None takes between
+            1,024 and 4,096, as many as there are features.
+        precision: Of the matrix products, as in `jax.lax.dot`.
+        where: Boolean mask, broadcastable to the per-example loss; False entries count
+            nowhere ([conventions][]).
+        weights: Real weights, broadcastable to the per-example loss ([conventions][]).
+        reduction: "none" for the per-example losses, "sum" for their weighted sum,
+            "mean" for their weighted mean ([conventions][]). "sum" and "mean" are the
+            faster ones to differentiate.
+
+    Returns:
+        `[...]`, in nats, at least 0; a scalar if reduced.
+
+    Gradient:
+        That of `linear_cross_entropy` for the head, and for each cluster from the
+        examples whose label it holds; `hidden` and every array of `parameters` receive
+        theirs, all smooth; `labels` none.
+
+    Numerics:
+        Computes in float32, or float64 if an input is. Each cluster sorts its examples
+        to the front and skips the chunks without any: time and memory go with the
+        examples that need it, and no array has examples x C elements. A loss of 1e-20
+        keeps its digits. An empty or fully masked input has sum and mean 0. A label
+        outside [0, C) gives NaN, and raises under `checkify`.
+
+    Raises:
+        TypeError: If `hidden` is not floating, `labels` is not integer, another input
+            not real, or `where` not boolean.
+        ValueError: If an input does not fit the shapes above, `cutoffs` do not rise, or
+            `reduction` is unknown.
+
+    Example:
+        >>> import jax
+        >>> import jaxloss as jl
+        >>> cutoffs = (2, 6)
+        >>> parameters = jl.init_adaptive_softmax(jax.random.key(0), 16, 20, cutoffs)
+        >>> zeros = jax.tree.map(lambda x: 0 * x, parameters)
+        >>> hidden, labels = jax.numpy.ones((3, 16)), [0, 2, 19]
+        >>> losses = jl.adaptive_softmax_cross_entropy(hidden, labels, zeros, cutoffs)
+        >>> [f"{x:.4f}" for x in losses]  # log 4, + log 4, + log 14
+        ['1.3863', '2.7726', '4.0254']
+
+    References:
+        Edouard Grave, Armand Joulin, Moustapha Cissé, David Grangier and Hervé Jégou,
+        "Efficient softmax approximation for GPUs", 2017, section 4,
+        https://arxiv.org/abs/1609.04309
+    """
+    hidden, head, tail, bounds, dtype = _adaptive_arguments(hidden, parameters, cutoffs)
+    labels = label_array(labels, hidden)
+    keep, weights = checks.tail(
+        where, weights, reduction, shape=labels.shape, dtype=dtype
+    )
+    if keep is not None:
+        keep = jnp.broadcast_to(keep, labels.shape)
+        hidden = select(keep[..., None], hidden)[0]
+        labels = jnp.where(keep, labels, 0)
+    classes = bounds[-1]
+    valid = (labels >= 0) & (labels < classes)
+    checks.check_values("labels", valid, f"in [0, {classes})")
+
+    at_head, loss = labels, 0
+    tail_options = weights, None, reduction, chunk_size, precision
+    for i, (part, (low, high)) in enumerate(zip(tail, pairwise(bounds), strict=True)):
+        inside = (labels >= low) & (labels < high)
+        at_head = jnp.where(inside, bounds[0] + i, at_head)
+        inside = inside if keep is None else inside & keep
+        features = jnp.matmul(hidden, part["projection"], precision=precision)
+        own, shared = jnp.where(inside, labels - low, 0), {"kernel": part["kernel"]}
+        loss = loss + losses(features, own, shared, inside, *tail_options)
+    loss = loss + losses(hidden, at_head, head, keep, *tail_options)
+    if reduction != "mean":
+        return loss
+    return mean(loss, keep, weights, None, labels.shape, dtype)
+
+
+def adaptive_softmax_log_probs(
+    hidden: ArrayLike, parameters: Parameters, cutoffs: Sequence[int]
+) -> jax.Array:
+    r"""Returns the log-probabilities of all classes under an adaptive softmax.
+
+    Choose it to sample, or to rank the classes of a few examples;
+    `adaptive_softmax_cross_entropy` never makes an array with this many elements.
+
+    With $p$ the softmax of the head and $q^i$ that of cluster $i$, for a class $c$ of
+    the head or of a cluster:
+
+    $$ \log p_c \quad \text{or} \quad \log p_i + \log q^i_c $$
+
+    Args:
+        hidden: Floating, `[..., D]`, the features of each example.
+        parameters: A tree of arrays as `init_adaptive_softmax` makes it.
+        cutoffs: Python ints, rising, in [1, C): the first class of each cluster.
+
+    Returns:
+        `[..., C]`, in nats, at most 0.
+
+    Gradient:
+        That of the log-softmaxes, for `hidden` and every array of `parameters`; smooth.
+
+    Numerics:
+        Computes in float32, or float64 if an input is; memory is that of the result. A
+        log-probability of -1e-20 keeps its digits.
+
+    Raises:
+        TypeError: If `hidden` is not floating, or an array of `parameters` not real.
+        ValueError: If an input does not fit the shapes above, or `cutoffs` do not rise.
+
+    Example:
+        >>> import jax
+        >>> import jaxloss as jl
+        >>> parameters = jl.init_adaptive_softmax(jax.random.key(0), 8, 5, (2,))
+        >>> zeros = jax.tree.map(lambda x: 0 * x, parameters)
+        >>> hidden = jax.numpy.ones(8)
+        >>> log_probs = jl.adaptive_softmax_log_probs(hidden, zeros, (2,))
+        >>> [f"{x:.4f}" for x in log_probs]  # -log 3, and -log 3 - log 3
+        ['-1.0986', '-1.0986', '-2.1972', '-2.1972', '-2.1972']
+
+    References:
+        Edouard Grave, Armand Joulin, Moustapha Cissé, David Grangier and Hervé Jégou,
+        "Efficient softmax approximation for GPUs", 2017, section 4,
+        https://arxiv.org/abs/1609.04309
+    """
+    hidden, head, tail, bounds, _ = _adaptive_arguments(hidden, parameters, cutoffs)
+
+    def log_softmax(x, shared):
+        x = logits(x @ shared["kernel"], _over_batch(shared, x))
+        return -surprisals(x, axis=x.ndim - 1)
+
+    top = log_softmax(hidden, head)
+    found = [top[..., : bounds[0]]]
+    for i, part in enumerate(tail):
+        features = hidden @ part["projection"]
+        cluster = top[..., bounds[0] + i, None]
+        found.append(cluster + log_softmax(features, {"kernel": part["kernel"]}))
+    return jnp.concatenate(found, axis=-1)
+
+
+def adaptive_softmax_predict(
+    hidden: ArrayLike, parameters: Parameters, cutoffs: Sequence[int]
+) -> jax.Array:
+    r"""Returns the most probable class of each example under an adaptive softmax.
+
+    Choose it over the argmax of `adaptive_softmax_log_probs`: it looks into a cluster
+    only for the examples whose best class may be there.
+
+    With $p$ and $q^i$ the softmaxes of the head and of cluster $i$, it is the class
+
+    $$ \operatorname{argmax}_c \begin{cases} p_c & \text{in the head} \\
+    p_i \, q^i_c & \text{in cluster } i \end{cases} $$
+
+    Args:
+        hidden: Floating, `[..., D]`, the features of each example.
+        parameters: A tree of arrays as `init_adaptive_softmax` makes it.
+        cutoffs: Python ints, rising, in [1, C): the first class of each cluster.
+
+    Returns:
+        `[...]`, int32, in [0, C); the smallest of several equally probable classes.
+
+    Gradient:
+        None: classes are integers.
+
+    Numerics:
+        Computes in float32, or float64 if an input is. No array has examples x C
+        elements, and chunks of examples without any for a cluster are skipped.
+
+    Raises:
+        TypeError: If `hidden` is not floating, or an array of `parameters` not real.
+        ValueError: If an input does not fit the shapes above, or `cutoffs` do not rise.
+
+    Example:
+        >>> import jax
+        >>> import jaxloss as jl
+        >>> parameters = jl.init_adaptive_softmax(jax.random.key(0), 8, 5, (2,))
+        >>> zeros = jax.tree.map(lambda x: 0 * x, parameters)
+        >>> print(jl.adaptive_softmax_predict(jax.numpy.ones((3, 8)), zeros, (2,)))
+        [0 0 0]
+
+    References:
+        PyTorch, "torch.nn.AdaptiveLogSoftmaxWithLoss",
+        https://docs.pytorch.org/docs/stable/generated/torch.nn.AdaptiveLogSoftmaxWithLoss.html
+    """
+    hidden, head, tail, bounds, _ = _adaptive_arguments(hidden, parameters, cutoffs)
+    size = rows_per_chunk(None, hidden)
+
+    def best(x, shared, keep=None):
+        fixed = {} if keep is None else {"keep": keep}
+        return chunks.values(_best, {"hidden": x}, shared, fixed, size, None)
+
+    def best_at_head(x, given, fixed, axis_name):
+        log_probs = -surprisals(logits(x, given), axis=1)
+        return *_top(log_probs[:, : bounds[0]]), log_probs[:, bounds[0] :]
+
+    rows = {"hidden": hidden}
+    value, label, top = chunks.values(best_at_head, rows, head, {}, size, None)
+    for i, part in enumerate(tail):
+        promising = top[..., i] > value  # what the cluster has at the most
+        features = hidden @ part["projection"]
+        inner, own = best(features, {"kernel": part["kernel"]}, promising)
+        better = promising & (top[..., i] + inner > value)
+        value = jnp.where(better, top[..., i] + inner, value)
+        label = jnp.where(better, bounds[i] + own, label)
+    return label
+
+
+def init_adaptive_softmax(
+    key: jax.Array,
+    features: int,
+    classes: int,
+    cutoffs: Sequence[int],
+    *,
+    div_value: float = 4.0,
+    head_bias: bool = False,
+) -> dict[str, Any]:
+    r"""Returns random parameters of an adaptive softmax, a tree of float32 arrays.
+
+    Choose it to begin training with, as `torch.nn.AdaptiveLogSoftmaxWithLoss` does; an
+    optimizer of optax's then updates the tree.
+
+    Every array has entries drawn evenly from between $\pm 1/\sqrt{n}$, with $n$ its
+    number of rows. Cluster $i$, from 1, has this many features:
+
+    $$ \lfloor \text{features} / \text{divvalue}^i \rfloor $$
+
+    Args:
+        key: A key of `jax.random`.
+        features: D, the number of features.
+        classes: C, the number of classes.
+        cutoffs: Python ints, rising, in [1, C): the first class of each cluster.
+        div_value: At least 1, how many times fewer features each cluster has than the
+            one before it.
+        head_bias: Whether the head adds a bias to its logits.
+
+    Returns:
+        `{"head": {"kernel": [D, cutoffs[0] + clusters]}, "tail": [...]}`, with a "bias"
+        of the head for `head_bias`, and for each cluster `{"projection": [D, d],
+        "kernel": [d, classes in it]}`.
+
+    Gradient:
+        None: the parameters depend on the key alone.
+
+    Numerics:
+        The same key gives the same parameters on every backend.
+
+    Raises:
+        TypeError: If `features` or `classes` is not an int.
+        ValueError: If `cutoffs` do not rise in [1, C), or a cluster is left without
+            features.
+
+    Example:
+        >>> import jax
+        >>> import jaxloss as jl
+        >>> parameters = jl.init_adaptive_softmax(jax.random.key(0), 64, 900, (50, 300))
+        >>> print(jax.tree.map(lambda x: x.shape, parameters["tail"]))
+        [{'kernel': (16, 250), 'projection': (64, 16)},
+         {'kernel': (4, 600), 'projection': (64, 4)}]
+
+    References:
+        Edouard Grave, Armand Joulin, Moustapha Cissé, David Grangier and Hervé Jégou,
+        "Efficient softmax approximation for GPUs", 2017, section 4,
+        https://arxiv.org/abs/1609.04309
+    """
+    checks.check_integer("features", features)
+    checks.check_integer("classes", classes)
+    checks.check_number("div_value", div_value, minimum=1)
+    bounds = (*_cutoffs(cutoffs, classes), classes)
+    widths = [int(features // div_value ** (i + 1)) for i in range(len(cutoffs))]
+    if not widths[-1]:
+        raise ValueError(
+            f"`div_value` must leave every cluster a feature, got {div_value} for "
+            f"{len(cutoffs)} clusters of {features} features."
+        )
+    keys = iter(jax.random.split(key, 2 + 2 * len(widths)))
+
+    def uniform(rows, *shape):
+        bound = 1 / math.sqrt(rows)
+        return jax.random.uniform(next(keys), shape, jnp.float32, -bound, bound)
+
+    outputs = bounds[0] + len(widths)
+    head = {"kernel": uniform(features, features, outputs)}
+    if head_bias:
+        head["bias"] = uniform(features, outputs)
+    tail = [
+        {
+            "projection": uniform(features, features, width),
+            "kernel": uniform(width, width, high - low),
+        }
+        for width, (low, high) in zip(widths, pairwise(bounds), strict=True)
+    ]
+    return {"head": head, "tail": tail}
+
+
+def _best(x, given, fixed, axis_name):
+    return _top(-surprisals(logits(x, given), axis=1))
+
+
+def _top(log_probs):
+    return jnp.max(log_probs, axis=1), jnp.argmax(log_probs, axis=1).astype(jnp.int32)
+
+
+def _cutoffs(cutoffs, classes):
+    """Cutoffs as a tuple of ints, checked."""
+    for cutoff in cutoffs:
+        checks.check_integer("cutoffs", cutoff)
+    bounds = (0, *map(operator.index, cutoffs), classes)
+    if len(bounds) == 2 or any(low >= high for low, high in pairwise(bounds)):
+        raise ValueError(
+            f"`cutoffs` must rise in [1, {classes}), at least one, got {cutoffs}."
+        )
+    return bounds[1:-1]
+
+
+def _adaptive_arguments(hidden, parameters, cutoffs):
+    """Checks hidden [..., D] and the parameters, which tell the number of classes.
+
+    Returns:
+        hidden, the head's arrays by name, the tail's, the cutoffs with the number of
+        classes behind them, and the dtype to compute in.
+    """
+    hidden, _ = checks.class_array("hidden", hidden, -1)
+    parts = [parameters["head"], *parameters["tail"]]
+    parts = [
+        {name: real("parameters", x, hidden) for name, x in part.items()}
+        for part in parts
+    ]
+    head, *tail = parts
+    last = tail[-1]["kernel"].shape[-1] if tail else 0
+    classes = (cutoffs[-1] if len(cutoffs) else 0) + last
+    bounds = (*_cutoffs(cutoffs, classes), classes)
+    features, outputs = hidden.shape[-1], bounds[0] + len(cutoffs)
+    widths = [part["projection"].shape[-1] for part in tail]
+    expected: list[dict[str, tuple[int, ...]]] = [{"kernel": (features, outputs)}]
+    if "bias" in head:
+        expected[0]["bias"] = (outputs,)
+    expected += [
+        {"projection": (features, width), "kernel": (width, high - low)}
+        for width, (low, high) in zip(widths, pairwise(bounds), strict=False)
+    ]
+    found = [{name: x.shape for name, x in part.items()} for part in parts]
+    if found != expected:
+        raise ValueError(
+            f"`parameters` must fit {features} features and cutoffs {tuple(cutoffs)}: "
+            f"shapes {expected}, got {found}."
+        )
+    dtype = checks.compute_dtype(hidden, *jax.tree.leaves(parts))
+    # Not in half precision: the features of a cluster lie between two products, and
+    # the gradient of `hidden` is a sum over clusters.
+    hidden = hidden.astype(dtype)
+    head, *tail = jax.tree.map(lambda x: x.astype(dtype), parts)
+    if "bias" in head:
+        head["bias"] = head["bias"][None]
+    return hidden, head, tail, bounds, dtype
+
+
+def _over_batch(shared, x):
+    """The bias with the batch axes of x."""
+    bias = {name: b for name, b in shared.items() if name == "bias"}
+    return {name: b.reshape((1,) * (x.ndim - 1) + (-1,)) for name, b in bias.items()}
