@@ -19,6 +19,15 @@ _WHOLE = "--xla_cpu_parallel_codegen_split_count=1"
 os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {_WHOLE}".strip()
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """What one process has compiled serves the others, and the next run."""
+    if config.cache is not None:
+        folder = config.cache.mkdir("jax")
+        jax.config.update("jax_compilation_cache_dir", str(folder))
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
+        jax.config.update("jax_persistent_cache_min_entry_size_bytes", 0)
+
+
 def _devices() -> Iterator[jax.Device]:
     """The first device of each platform that is present."""
     for platform in ("cpu", "gpu", "tpu"):

@@ -32,6 +32,7 @@ def test_invalid_value_makes_its_own_example_nan(case):
     others = np.array([0, 2, 3, 4, 5])
     clean, rest = weighted(case)
 
+    @jax.jit
     def value_and_gradient(real, rest):
         def total(real):
             losses = case({**real, **rest})

@@ -96,10 +96,12 @@ def test_batch_axes_are_free(case):
         }
         return {**arrays, **folded}
 
-    expected = case({**real, **rest})
-    folded = case(fold({**real, **rest}))
+    @jax.jit
+    def losses(arrays):
+        return case(arrays), case(fold(arrays)), case(take(case, arrays, 5))
+
+    expected, folded, last = losses({**real, **rest})
     assert_close(folded.reshape(expected.shape), expected)
-    last = case(take(case, {**real, **rest}, 5))
     assert_close(last, expected[5])
 
 
