@@ -117,7 +117,7 @@ def on_page_content(content, page, **_):
     """Renders the formulas, shows each loss and links its name to its description."""
     formula = r'<(span|div) class="arithmatex">\s*\\[(\[](.*?)\\[)\]]\s*</\1>'
     content = re.sub(formula, lambda m: render(m, page), content, flags=re.DOTALL)
-    contents = r'<h\d id="jaxloss(?:\.\w+)+?\.(\w+)".*?<div class="doc doc-contents ">'
+    contents = r'<h2 id="jaxloss(?:\.\w+)+?\.(\w+)".*?<div class="doc doc-contents ">'
     content = re.sub(contents, lambda m: show(m, page), content, flags=re.DOTALL)
     return re.sub(r"(?<=<code>)(\w+)(?=\(|</code>)", link, content)
 

@@ -80,7 +80,16 @@ def test_version_is_that_of_the_installed_package():
     assert jaxloss.__version__ == installed
 
 
-MODULES = [path for path in SOURCES.rglob("*.py") if path.name != "__init__.py"]
+FILES = sorted(SOURCES.rglob("*.py"))
+
+
+def each(paths):
+    return pytest.mark.parametrize(
+        "path", paths, ids=lambda p: str(p.relative_to(SOURCES))
+    )
+
+
+each_module = each([path for path in FILES if path.name != "__init__.py"])
 
 
 def imported_from(path):
@@ -93,25 +102,21 @@ def imported_from(path):
             yield node.module
 
 
-@pytest.mark.parametrize("path", MODULES, ids=lambda p: str(p.relative_to(SOURCES)))
+@each_module
 def test_family_stands_on_the_core_alone(path):
     family = path.relative_to(SOURCES).with_suffix("").parts[0]
     own = [name for name in imported_from(path) if name.startswith("jaxloss")]
     assert {name.split(".")[1] for name in own} <= {family, "_core"}
 
 
-@pytest.mark.parametrize("path", MODULES, ids=lambda p: str(p.relative_to(SOURCES)))
+@each_module
 def test_module_can_be_read_at_a_sitting(path):
     assert len(path.read_text().splitlines()) < 425
 
 
 # JAX itself imports what it finds installed, so the modules that are loaded afterwards
 # say nothing; .ci/run imports the wheel in an environment that has JAX alone.
-@pytest.mark.parametrize(
-    "path",
-    sorted(SOURCES.rglob("*.py")),
-    ids=lambda path: str(path.relative_to(SOURCES)),
-)
+@each(FILES)
 def test_module_imports_jax_numpy_and_the_standard_library_alone(path):
     packages = {name.split(".")[0] for name in imported_from(path)}
     assert packages <= {"jaxloss", "jax", "numpy"} | sys.stdlib_module_names

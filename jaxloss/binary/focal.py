@@ -153,7 +153,7 @@ def _log_miss(x, y):
     log = jnp.where(low, log, jnp.log1p(-strong * jnp.where(low, 0, (1 - u) - u_lost)))
     # At a hard label log(above) is -a, rounded once less; the derivatives are its own.
     exact = jnp.where(weak == 0, -strong * magnitude(finite), log)
-    log = log + stop_gradient(exact - log)
+    log = _valued(stop_gradient(exact), log)
     soft, soft_lost = log1p_unit(u, u_lost)
     log, lost = two_difference(log, soft)
     return log, lost - soft_lost

@@ -68,9 +68,8 @@ def margin_ranking_loss(
         PyTorch, "torch.nn.MarginRankingLoss",
         https://docs.pytorch.org/docs/stable/generated/torch.nn.MarginRankingLoss.html
     """
-    named = {"x1": x1, "x2": x2, "targets": targets, "margin": margin}
     (a, b, t, margin), keep, weights = checks.elementwise(
-        where, weights, reduction, **named
+        where, weights, reduction, x1=x1, x2=x2, targets=targets, margin=margin
     )
     signs = jnp.abs(t) == 1
     checks.check_values("targets", signs if keep is None else signs | ~keep, "1 or -1")

@@ -230,7 +230,10 @@ def multi_margin_loss(
     rival = ~at_label(scores, labels, scores.ndim - 1) & ~jnp.isneginf(scores)
     lead, lost = two_difference(jnp.where(rival, scores, 0), jnp.where(rival, own, 0))
     excess = jnp.where(rival, relu((lead + margin) + lost), 0)
-    loss = jnp.sum(excess**p, axis=-1) / count_classes(classes, scores)
+    # The mean of the squares may be finite where their sum is not.
+    count = count_classes(classes, scores)
+    share = excess / (count if classes is None else count[..., None])
+    loss = jnp.sum(share if p == 1 else share * excess, axis=-1)
     loss = jnp.where(jnp.isnan(jnp.squeeze(own, -1)), jnp.nan, loss)
     if class_weights is not None:
         scale = class_weight_array(
