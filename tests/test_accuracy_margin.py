@@ -138,3 +138,13 @@ def test_sparsemax_keeps_the_smallest_mass():
         theta = 1 - max(p)
         for got, q, e in zip(slope, p, corner, strict=True):
             assert error(got, q - e, theta) < 8, (row, label, slope)
+
+
+def test_means_over_classes_are_finite_where_the_sums_are_not():
+    row = [[-1e38, 1e38, 1e38, 1e38]]
+    np.testing.assert_allclose(jl.multi_margin_loss(row, [0]), 1.5e38)
+    np.testing.assert_allclose(
+        jl.multilabel_margin_loss(row, [[0, -1, -1, -1]]), 1.5e38
+    )
+    high = [[2e38, 2e38, 2e38]]
+    np.testing.assert_allclose(jl.multilabel_soft_margin_loss(high, [[0, 0, 0]]), 2e38)

@@ -23,7 +23,11 @@ def own_score(scores, labels):
 
 
 def count_classes(classes, scores):
-    """How many classes count for each example."""
+    """How many classes count for each example, [..., 1], or one number for all.
+
+    To divide by before the sum over the classes, which may be inf where the mean is
+    not.
+    """
     if classes is None:
         return scores.shape[-1]
-    return jnp.maximum(jnp.sum(classes, axis=-1), 1).astype(scores.dtype)
+    return jnp.maximum(jnp.sum(classes, axis=-1, keepdims=True), 1).astype(scores.dtype)

@@ -230,9 +230,7 @@ def multi_margin_loss(
     rival = ~at_label(scores, labels, scores.ndim - 1) & ~jnp.isneginf(scores)
     lead, lost = two_difference(jnp.where(rival, scores, 0), jnp.where(rival, own, 0))
     excess = jnp.where(rival, relu((lead + margin) + lost), 0)
-    # The mean of the squares may be finite where their sum is not.
-    count = count_classes(classes, scores)
-    share = excess / (count if classes is None else count[..., None])
+    share = excess / count_classes(classes, scores)
     loss = jnp.sum(share if p == 1 else share * excess, axis=-1)
     loss = jnp.where(jnp.isnan(jnp.squeeze(own, -1)), jnp.nan, loss)
     if class_weights is not None:

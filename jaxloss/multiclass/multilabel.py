@@ -106,7 +106,9 @@ def multilabel_margin_loss(
         jnp.where(pair, jnp.expand_dims(own, -1), 0),
     )
     excess = jnp.where(pair, relu((lead + 1) + lost), 0)
-    loss = jnp.sum(excess, axis=(-2, -1)) / count_classes(classes, scores)
+    count = count_classes(classes, scores)
+    count = count if classes is None else jnp.expand_dims(count, -1)
+    loss = jnp.sum(excess / count, axis=(-2, -1))
     loss = jnp.where(jnp.all(known | ~named, axis=-1), loss, jnp.nan)
     return reduce_loss(loss, keep, weights, reduction)
 
@@ -183,5 +185,5 @@ def multilabel_soft_margin_loss(
         each = product(scale, each)
     if classes is not None:
         each = jnp.where(classes, each, 0)
-    loss = jnp.sum(each, axis=-1) / count_classes(classes, logits)
+    loss = jnp.sum(each / count_classes(classes, logits), axis=-1)
     return reduce_loss(loss, keep, weights, reduction)
