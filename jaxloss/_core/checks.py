@@ -17,7 +17,7 @@ import numpy as np
 from jax.experimental import checkify
 from jax.typing import ArrayLike
 
-from jaxloss._core.mesh import placement
+from jaxloss._core.mesh import broadcast_to
 from jaxloss._core.reduction import Reduction, select
 
 
@@ -53,13 +53,6 @@ def real_arrays(**arguments: ArrayLike) -> tuple[jax.Array, ...]:
     return tuple(
         broadcast_to(array.astype(dtype), arrays[lead]) for array in arrays.values()
     )
-
-
-def broadcast_to(array: jax.Array, like: jax.Array) -> jax.Array:
-    """Broadcasts to the shape of `like`, and to its placement on an explicit mesh."""
-    if array.shape == like.shape:
-        return array
-    return jnp.broadcast_to(array, like.shape, out_sharding=placement(like))
 
 
 def to_array(name: str, value: ArrayLike) -> jax.Array:

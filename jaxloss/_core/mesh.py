@@ -19,6 +19,13 @@ def placement(x: jax.Array) -> NamedSharding | None:
     return sharding if any(sharding.spec) else None
 
 
+def broadcast_to(array: jax.Array, like: jax.Array) -> jax.Array:
+    """Broadcasts to the shape of `like`, and to its placement on an explicit mesh."""
+    if array.shape == like.shape:
+        return array
+    return jnp.broadcast_to(array, like.shape, out_sharding=placement(like))
+
+
 def is_split(x: jax.Array, axis: int) -> bool:
     """Whether an axis is spread over an explicit mesh."""
     return jax.typeof(x).sharding.spec[axis] is not None

@@ -131,6 +131,19 @@ def two_difference(a: jax.Array, b: jax.Array) -> tuple[jax.Array, jax.Array]:
     return difference, jnp.where(jnp.isfinite(lost), lost, 0)
 
 
+@pointwise
+def fraction(x: jax.Array, whole: jax.Array):
+    """x / whole for |x| <= whole, safe to square.
+
+    The clip changes nothing, since rounding keeps |x / whole| <= 1, but for inf / 1.
+    Without it XLA takes a constant 1 / whole out of the square of the fraction, and the
+    square of x and that of 1 / whole over- or underflow.
+    """
+    bound = jnp.where(jnp.isinf(x), jnp.inf, 1)
+    ratio = jnp.clip(x / whole, -bound, bound)
+    return ratio, (1 / whole, -ratio / whole)
+
+
 def leading(x: jax.Array) -> jax.Array:
     """x to half of its digits: a product of two such is exact. No derivative."""
     info = jnp.finfo(x.dtype)
@@ -239,11 +252,12 @@ def product(c: jax.Array, x: jax.Array) -> jax.Array:
 def capped_product(c: jax.Array, x: jax.Array) -> jax.Array:
     """c · x with 0 · inf = 0, for x >= 0 in a rule's value: it has no derivative.
 
-    It does without the comparison of `product`, which keeps a sum over the result from
-    taking it in. x is capped at |c|·max², which is 0 for c = 0 and inf for any other.
+    x is capped at |c / (|sign c| - 1)|, which is 0 for c = 0 and inf for any other c,
+    for a constant c too: no step depends on how the compiler orders products. A select
+    in place of the cap, or the constant 1 that the slope uses, would keep XLA's CPU
+    compiler from fusing this into a sum over the result.
     """
-    largest = float(jnp.finfo(x.dtype).max)
-    return c * jnp.minimum(x, jnp.abs(c * largest) * largest)
+    return c * jnp.minimum(x, jnp.abs(c / (jnp.abs(jnp.sign(c)) + (-1.0))))
 
 
 def magnitude(x: jax.Array) -> jax.Array:

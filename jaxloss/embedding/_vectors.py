@@ -4,6 +4,8 @@ import jax.numpy as jnp
 from jax.lax import stop_gradient
 
 from jaxloss._core import checks
+from jaxloss._core.mesh import broadcast_to
+from jaxloss._core.numerics import fraction
 
 
 def unit_vector(x, epsilon, axes):
@@ -15,7 +17,7 @@ def unit_vector(x, epsilon, axes):
     """
     largest = stop_gradient(jnp.max(jnp.abs(x), axis=axes, keepdims=True, initial=0))
     zero = largest == 0
-    scaled = x / jnp.where(zero, 1, largest)
+    scaled = fraction(x, broadcast_to(jnp.where(zero, 1, largest), x))
     square = jnp.sum(scaled * scaled, axis=axes, keepdims=True)
     norm = jnp.sqrt(jnp.where(zero, 1, square))
     floor = jnp.sqrt(epsilon) / jnp.where(zero, 1, largest)

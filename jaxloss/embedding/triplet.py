@@ -10,7 +10,7 @@ from jax.typing import ArrayLike
 
 from jaxloss._core import checks
 from jaxloss._core.derivative import analytic
-from jaxloss._core.numerics import two_difference
+from jaxloss._core.numerics import fraction, two_difference
 from jaxloss._core.reduction import Reduction, reduce_loss, select
 from jaxloss.embedding._vectors import clamp, per_example
 
@@ -286,7 +286,7 @@ def _distance(x, y, axis, degree, eps):
     root = jnp.where(eps > 0, jnp.where(eps > 0, eps, 1) ** inverse, 0)
     scale = jnp.maximum(largest, stop_gradient(root))
     scale = jnp.where((scale == 0) | jnp.isinf(scale), 1, scale)
-    ratio = gap / jnp.expand_dims(scale, axis)
+    ratio = fraction(gap, checks.broadcast_to(jnp.expand_dims(scale, axis), gap))
     powers = jnp.where(ratio == 0, 0, jnp.where(ratio == 0, 1, ratio) ** degree)
     offset = jnp.where(eps > 0, eps / jnp.where(eps > 0, scale, 1) ** degree, 0)
     total = jnp.sum(powers, axis=axis) + offset
@@ -318,8 +318,9 @@ def _scaled_distance(x, y, eps, axis):
     root = jnp.sqrt(eps)
     scale = jnp.maximum(largest, root)
     scale = jnp.where((scale == 0) | jnp.isinf(scale), 1, scale)
-    ratio = (y - x) / jnp.expand_dims(scale, axis)
-    offset = root / scale
+    gap = y - x
+    ratio = fraction(gap, checks.broadcast_to(jnp.expand_dims(scale, axis), gap))
+    offset = fraction(root, scale)
     return scale * jnp.sqrt(jnp.sum(ratio * ratio, axis=axis) + offset * offset)
 
 
