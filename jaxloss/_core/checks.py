@@ -18,7 +18,7 @@ from jax.experimental import checkify
 from jax.typing import ArrayLike
 
 from jaxloss._core.mesh import broadcast_to
-from jaxloss._core.reduction import Reduction, select
+from jaxloss._core.reduction import Reduction, Tail
 
 
 def real_arrays(**arguments: ArrayLike) -> tuple[jax.Array, ...]:
@@ -98,7 +98,7 @@ def tail(
     *,
     shape: tuple[int, ...],
     dtype: Any,
-) -> tuple[jax.Array | None, jax.Array | None]:
+) -> Tail:
     """Checks the tail that every loss has, for per-example losses of `shape`."""
     check_option("reduction", reduction, get_args(Reduction))
     if where is not None:
@@ -109,7 +109,7 @@ def tail(
         weights = to_array("weights", weights)
         check_broadcast("weights", weights.shape, "the per-example loss", shape)
         weights = jax.lax.broadcast_to_rank(weights.astype(dtype), len(shape))
-    return where, weights
+    return Tail(where, weights, reduction)
 
 
 def elementwise(
@@ -117,13 +117,11 @@ def elementwise(
     weights: ArrayLike | None,
     reduction: Reduction,
     **arguments: ArrayLike,
-) -> tuple[tuple[jax.Array, ...], jax.Array | None, jax.Array | None]:
+) -> tuple[tuple[jax.Array, ...], Tail]:
     """The arguments of an elementwise loss, checked, masked and in one shape."""
-    arrays = real_arrays(**arguments)
-    keep, weights = tail(
-        where, weights, reduction, shape=arrays[0].shape, dtype=arrays[0].dtype
-    )
-    return select(keep, *arrays), keep, weights
+    lead, *rest = real_arrays(**arguments)
+    last = tail(where, weights, reduction, shape=lead.shape, dtype=lead.dtype)
+    return last.select(lead, *rest), last
 
 
 def to_mask(name: str, value: ArrayLike) -> jax.Array:

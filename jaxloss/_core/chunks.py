@@ -29,7 +29,8 @@ from jax.sharding import PartitionSpec
 
 from jaxloss._core.derivative import vary_alike
 from jaxloss._core.layout import Layout
-from jaxloss._core.mesh import agree_as, of_first, on_first, vary_as
+from jaxloss._core.linear_map import linear_map
+from jaxloss._core.mesh import agree_as, vary_as
 
 Arrays = dict[str, jax.Array]
 Rule = Callable[..., Any]
@@ -137,34 +138,16 @@ def _each(sweeps, real, fixed):
         return sweeps.value(real, fixed)
 
     def jvp(primals, tangents):
-        real, moving = primals[0], _moving(tangents[0])
-        value = values(*primals)
-        [one, *_] = jax.tree.leaves(value)
+        moving = _moving(tangents[0])
 
-        # All that a linear solve handles has, to JAX, the kernel's type: different on
-        # each device that has classes of its own. What is the same on all of them, a
-        # label, a scalar, a tangent of the loss, is what the first one has.
-        def spread(tree):
-            return jax.tree.map(lambda x: vary_as(x, real["kernel"]), tree)
+        def push(primals, moving):
+            return sweeps.push(*primals, moving)
 
-        apart = spread(primals)
+        def pull(primals, cotangent):
+            slopes = sweeps.pull(*primals, cotangent, moving)[1]
+            return {name: slopes[name].astype(t.dtype) for name, t in moving.items()}
 
-        def push(moving):
-            primals_again = jax.tree.map(of_first, apart, primals)
-            moving = {name: of_first(t, real[name]) for name, t in moving.items()}
-            return spread(sweeps.push(*primals_again, moving))
-
-        def pull(cotangent):
-            primals_again = jax.tree.map(of_first, apart, primals)
-            cotangent = jax.tree.map(lambda y: agree_as(y, one), cotangent)
-            slopes = sweeps.pull(*primals_again, cotangent, moving)[1]
-            return {
-                name: on_first(slopes[name].astype(t.dtype), real["kernel"])
-                for name, t in moving.items()
-            }
-
-        tangents = _linear(push, pull, spread(moving), apart[0])
-        return value, jax.tree.map(lambda y: of_first(y, one), tangents)
+        return values(*primals), linear_map(push, pull, primals, moving)
 
     values.defjvp(jvp, symbolic_zeros=True)
     return values(real, fixed)
@@ -195,45 +178,6 @@ def _per_row(sweeps, values, rows):
     return jax.tree.map(
         lambda x: sweeps.layout.join(x).reshape(*batch, *x.shape[2:]), values
     )
-
-
-def _linear(push, pull, x, real):
-    """push(x), a linear function whose transpose is pull: told to JAX, not derived.
-
-    custom_linear_solve keeps to what it is told, in any nesting of vmap and both modes,
-    and [[1, 0], [-push, 1]] has the inverse [[1, 0], [push, 1]], whose transpose is
-    [[1, pull], [0, 1]]. It asserts, in JAX 0.12 too, that of a right-hand side all
-    parts move or none: so each part depends on the others, and on the arrays `real`
-    that push and pull close over, by a sum over nothing. `checkpoint` leaves nothing of
-    push in JAX's own transpose of the system but the arrays it starts from: others may
-    be of a type that the solve, which gives all its arrays one, would change.
-    """
-    add = functools.partial(jax.tree.map, jnp.add)
-    subtract = functools.partial(jax.tree.map, jnp.subtract)
-
-    def system(z):
-        one = 1 + _nothing(real)
-        x, y = jax.tree.map(lambda z: z * one.astype(z.dtype), z)
-        return x, subtract(y, jax.checkpoint(push)(z[0]))
-
-    nothing = _nothing(x)
-    x = jax.tree.map(lambda x: x + nothing.astype(x.dtype), x)
-    zeros = jax.tree.map(
-        lambda y: jnp.broadcast_to(nothing.astype(y.dtype), y.shape),
-        jax.eval_shape(push, x),
-    )
-    return lax.custom_linear_solve(
-        system,
-        (x, zeros),
-        solve=lambda _, z: (z[0], add(z[1], push(z[0]))),
-        transpose_solve=lambda _, z: (add(z[0], pull(z[1])), z[1]),
-    )[1]
-
-
-def _nothing(tree):
-    """0, a sum over no entry of each array."""
-    parts = [jnp.sum(x.reshape(-1)[:0]) for x in jax.tree.leaves(tree)]
-    return sum((part.astype(jnp.float32) for part in parts), start=jnp.float32(0))
 
 
 @dataclasses.dataclass(frozen=True)

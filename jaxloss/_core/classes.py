@@ -1,10 +1,14 @@
 """Arguments with a class axis: labels, masks by example or by class, class weights."""
 
+import dataclasses
+from typing import Any
+
+import jax
 import jax.numpy as jnp
 
 from jaxloss._core import checks
 from jaxloss._core.mesh import class_count, own_index, placement, total
-from jaxloss._core.reduction import select
+from jaxloss._core.reduction import Tail
 from jaxloss._core.softmax import is_class
 
 
@@ -24,33 +28,75 @@ def flatten_classes(name, logits, labels, axis, where):
     return logits, labels, len(batch), where
 
 
+@dataclasses.dataclass(frozen=True)
+class Examples:
+    """Which examples and which classes of a call count, and its tail.
+
+    Attributes:
+        axes: The class axes of the logits, counted from the front.
+        classes: Boolean, of the shape of the logits, or None: all classes count.
+        tail: `where` by example, `weights` and `reduction`.
+        dtype: The dtype to compute in.
+        axis_name: The mesh axis of `shard_map` over which the classes are split.
+    """
+
+    axes: tuple[int, ...]
+    classes: jax.Array | None
+    tail: Tail
+    dtype: Any
+    axis_name: str | None = None
+
+    def select(self, x: jax.Array, nothing: float = 0.0) -> jax.Array:
+        """An array over the classes without what is excluded.
+
+        `nothing` takes the place of excluded entries: 0 among probabilities, -inf
+        among their logarithms.
+        """
+        if self.classes is not None:
+            x = jnp.where(self.classes, x, nothing)
+        return self.tail.select(x, axes=self.axes, nothing=nothing)[0]
+
+    def guard(self, x: jax.Array) -> jax.Array:
+        """An array over the classes whose derivatives are finite at weight 0."""
+        return self.tail.guard(x, self.axes)
+
+    def holds(self, x: jax.Array) -> jax.Array:
+        """Whether a condition on classes holds for each example; excluded ones do."""
+        return self.tail.counts(jnp.all(x, axis=self.axes))
+
+    def share(self, x: jax.Array, like: jax.Array) -> jax.Array:
+        """A hyperparameter that multiplies an array over the classes."""
+        return self.tail.share(x, like, self.axes)
+
+
 def integer_arguments(
-    name, logits, labels, axis, where, weights, reduction, ignore_index, axis_name=None
-):
-    """Logits and class labels, checked, with what does not count made harmless."""
+    name, logits, labels, axis, where, weights, reduction,
+    ignore_index=None, axis_name=None,
+):  # fmt: skip
+    """Logits, class labels and which examples count, checked and made safe."""
     labels = checks.integer_array("labels", labels)
     batch = logits.shape[:axis] + logits.shape[axis + 1 :]
     checks.check_broadcast(
         "labels", labels.shape, f"{name} without its class axis", batch
     )
     labels = jnp.broadcast_to(labels, batch)
-    dtype = checks.compute_dtype(logits)
-    logits, classes, keep, weights = mask_classes(
+    logits, examples = mask_classes(
         logits,
         (axis,),
         where,
         weights,
         reduction,
-        dtype,
+        checks.compute_dtype(logits),
         ignored(labels, ignore_index),
+        name=name,
         axis_name=axis_name,
     )
-    if keep is not None:
-        labels = jnp.where(keep, labels, 0)
+    if examples.tail.keep is not None:
+        labels = jnp.where(examples.tail.keep, labels, 0)
     valid = is_class(logits, labels, axis, axis_name)
     count = class_count(logits, (axis,), axis_name)
-    checks.check_values("labels", valid, f"in [0, {count})")
-    return logits, labels, classes, keep, weights, dtype
+    checks.check_values("labels", examples.tail.counts(valid), f"in [0, {count})")
+    return logits, labels, examples
 
 
 def ignored(labels, ignore_index):
@@ -77,8 +123,7 @@ def mask_classes(
 ):
     """Applies `where` to the logits: by class if it has their rank, else by example.
 
-    Returns the logits, the mask of classes and that of examples (None: keep all), and
-    the weights. A dropped class becomes an impossible one, a dropped example harmless.
+    An excluded class becomes an impossible one, an excluded example harmless.
     """
     batch = tuple(n for a, n in enumerate(logits.shape) if a not in axes)
     classes = None
@@ -89,34 +134,28 @@ def mask_classes(
             classes = jnp.broadcast_to(where, logits.shape)
             where = total(jnp.sum(classes, axis=axes, dtype=jnp.int32), axis_name) > 0
             logits = jnp.where(classes, logits, -jnp.inf)
-    keep, weights = checks.tail(where, weights, reduction, shape=batch, dtype=dtype)
+    tail = checks.tail(where, weights, reduction, shape=batch, dtype=dtype)
     if ignored is not None:
-        keep = ~ignored if keep is None else keep & ~ignored
-    if keep is not None:
-        keep = jnp.broadcast_to(keep, batch)
-        (logits,) = select(jnp.expand_dims(keep, axes), logits)
-    return logits, classes, keep, weights
+        tail = tail.without(ignored)
+    tail = tail.spread(batch)
+    (logits,) = tail.select(logits, axes=axes)
+    return logits, Examples(axes, classes, tail, dtype, axis_name)
 
 
-def drop(labels, classes, keep, axes, nothing=0.0):
-    """Label distributions without the classes and examples that do not count.
-
-    `nothing` is what takes their place: 0, or -inf among log-probabilities.
-    """
-    if classes is not None:
-        labels = jnp.where(classes, labels, nothing)
-    if keep is not None:
-        labels = jnp.where(jnp.expand_dims(keep, axes), labels, nothing)
-    return labels
-
-
-def class_weight_array(class_weights, logits, axes, dtype):
+def class_weight_array(class_weights, logits, examples):
     """Class weights, checked, in a shape that broadcasts to the logits."""
-    array = checks.to_array("class_weights", class_weights)
+    return per_class(
+        "class_weights", class_weights, logits, examples.axes, examples.dtype
+    )
+
+
+def per_class(name, value, logits, axes, dtype):
+    """One number per class, checked, in a shape that broadcasts to the logits."""
+    array = checks.to_array(name, value)
     expected = tuple(logits.shape[a] for a in axes)
     if array.shape != expected:
         raise ValueError(
-            f"`class_weights` must have one weight a class, shape {expected}, "
+            f"`{name}` must have one number per class, shape {expected}, "
             f"got shape {array.shape}."
         )
     shape = [n if a in axes else 1 for a, n in enumerate(logits.shape)]
@@ -124,11 +163,12 @@ def class_weight_array(class_weights, logits, axes, dtype):
     return array.astype(dtype).transpose(order).reshape(shape)
 
 
-def weight_of(scale, labels, axis_name=None):
-    """Each example's class weight."""
+def weight_of_label(scale, labels, examples):
+    """The class weight of each example's label."""
+    axis_name = examples.axis_name
     scale = scale.reshape(-1)
     index = own_index(labels, scale, 0, axis_name)
-    pick = scale.at[index].get(mode="clip", out_sharding=placement(labels))
-    if axis_name is None:
-        return pick
-    return total(jnp.where(is_class(scale, index, 0), pick, 0), axis_name)
+    picked = scale.at[index].get(mode="clip", out_sharding=placement(labels))
+    if axis_name is not None:
+        picked = total(jnp.where(is_class(scale, index, 0), picked, 0), axis_name)
+    return examples.tail.guard(picked)

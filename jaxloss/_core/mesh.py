@@ -80,24 +80,6 @@ def agree_as(x: jax.Array, other: jax.Array) -> jax.Array:
     return jax.lax.psum(x, split) if split else x
 
 
-def on_first(x: jax.Array, other: jax.Array) -> jax.Array:
-    """x on the first of the devices that another array varies over, 0 on the others."""
-    axes = tuple(sorted(varying(other) - varying(x)))
-    if not axes:
-        return x
-    return jnp.where(jax.lax.axis_index(axes) == 0, vary_as(x, other), 0)
-
-
-def of_first(x: jax.Array, other: jax.Array) -> jax.Array:
-    """What the first device has, on all over which another array does not vary."""
-    axes = tuple(sorted(varying(x) - varying(other)))
-    if not axes:
-        return x
-    if x.dtype == bool:
-        return of_first(x.astype(jnp.int32), other) > 0
-    return agree_as(jnp.where(jax.lax.axis_index(axes) == 0, x, 0), other)
-
-
 def total(x: jax.Array, axis_name: str | None) -> jax.Array:
     """The sum of what each device has; `x` itself where one has all classes."""
     return x if axis_name is None else jax.lax.psum(x, axis_name)

@@ -7,7 +7,7 @@ from jax.typing import ArrayLike
 from jaxloss._core import checks
 from jaxloss._core.derivative import pointwise
 from jaxloss._core.numerics import capped_product, magnitude, quotient, relu
-from jaxloss._core.reduction import Reduction, reduce_loss
+from jaxloss._core.reduction import Reduction
 
 
 def sigmoid_binary_cross_entropy(
@@ -78,7 +78,7 @@ def sigmoid_binary_cross_entropy(
         https://www.microsoft.com/en-us/research/people/cmbishop/prml-book/
     """
     checks.check_number("label_smoothing", label_smoothing, minimum=0, maximum=1)
-    inputs, keep, weights = checks.elementwise(
+    inputs, tail = checks.elementwise(
         where,
         weights,
         reduction,
@@ -87,7 +87,7 @@ def sigmoid_binary_cross_entropy(
         pos_weight=1.0 if pos_weight is None else pos_weight,
         label_smoothing=label_smoothing,
     )
-    return reduce_loss(_cross_entropy(*inputs), keep, weights, reduction)
+    return tail.reduce(_cross_entropy(*inputs))
 
 
 # With u = e^-|x|, the smoothed label's mass q = w ((1 - s) y + s/2) on the positive
@@ -182,11 +182,12 @@ def binary_cross_entropy(
         PyTorch, "torch.nn.BCELoss",
         https://docs.pytorch.org/docs/stable/generated/torch.nn.BCELoss.html
     """
-    (p, y), keep, weights = checks.elementwise(
+    (p, y), tail = checks.elementwise(
         where, weights, reduction, probabilities=probabilities, labels=labels
     )
-    checks.check_values("probabilities", (p >= 0) & (p <= 1), "in [0, 1]")
-    return reduce_loss(_probability_cross_entropy(p, y), keep, weights, reduction)
+    inside = (p >= 0) & (p <= 1)
+    checks.check_values("probabilities", tail.counts(inside), "in [0, 1]")
+    return tail.reduce(_probability_cross_entropy(p, y))
 
 
 # PyTorch's rule: logs stop at -100, and the slope (p - y)/(p (1 - p)) divides by no

@@ -16,7 +16,7 @@ from jaxloss._core.numerics import (
     remainder,
     two_difference,
 )
-from jaxloss._core.reduction import Reduction, reduce_loss
+from jaxloss._core.reduction import Reduction
 
 
 def sigmoid_focal_loss(
@@ -90,7 +90,7 @@ def sigmoid_focal_loss(
     balance = {} if alpha is None else {"alpha": alpha}
     if alpha is not None:
         checks.check_number("alpha", alpha, minimum=0, maximum=1)
-    (x, y, gamma, *balance), keep, weights = checks.elementwise(
+    (x, y, gamma, *balance), tail = checks.elementwise(
         where,
         weights,
         reduction,
@@ -102,7 +102,7 @@ def sigmoid_focal_loss(
     loss = _focal(x, y, gamma)
     for a in balance:
         loss = loss * _balance(a, y)
-    return reduce_loss(loss, keep, weights, reduction)
+    return tail.reduce(loss)
 
 
 # In a = |x|, with u = e^-a, `strong` the label's mass on the class that x speaks for

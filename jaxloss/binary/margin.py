@@ -8,7 +8,7 @@ from jaxloss._core import checks
 from jaxloss._core.derivative import pointwise
 from jaxloss._core.numerics import relu, softplus
 from jaxloss._core.probability import sigmoid
-from jaxloss._core.reduction import Reduction, reduce_loss
+from jaxloss._core.reduction import Reduction
 
 
 def hinge_loss(
@@ -66,10 +66,8 @@ def hinge_loss(
         Corinna Cortes and Vladimir Vapnik, "Support-Vector Networks", 1995,
         https://doi.org/10.1007/BF00994018
     """
-    (x, t), keep, weights = _signed(
-        predictor_outputs, targets, where, weights, reduction
-    )
-    return reduce_loss(_hinge(x, t), keep, weights, reduction)
+    (x, t), tail = _signed(predictor_outputs, targets, where, weights, reduction)
+    return tail.reduce(_hinge(x, t))
 
 
 def squared_hinge_loss(
@@ -128,10 +126,8 @@ def squared_hinge_loss(
         Large-scale L2-loss Linear Support Vector Machines", 2008,
         https://www.jmlr.org/papers/v9/chang08a.html
     """
-    (x, t), keep, weights = _signed(
-        predictor_outputs, targets, where, weights, reduction
-    )
-    return reduce_loss(_squared_hinge(x, t), keep, weights, reduction)
+    (x, t), tail = _signed(predictor_outputs, targets, where, weights, reduction)
+    return tail.reduce(_squared_hinge(x, t))
 
 
 def soft_margin_loss(
@@ -190,10 +186,8 @@ def soft_margin_loss(
         regression: a statistical view of boosting", 2000,
         https://doi.org/10.1214/aos/1016218223
     """
-    (x, t), keep, weights = _signed(
-        predictor_outputs, targets, where, weights, reduction
-    )
-    return reduce_loss(_soft_margin(x, t), keep, weights, reduction)
+    (x, t), tail = _signed(predictor_outputs, targets, where, weights, reduction)
+    return tail.reduce(_soft_margin(x, t))
 
 
 def perceptron_loss(
@@ -251,10 +245,8 @@ def perceptron_loss(
         equation 4.54,
         https://www.microsoft.com/en-us/research/people/cmbishop/prml-book/
     """
-    (x, t), keep, weights = _signed(
-        predictor_outputs, targets, where, weights, reduction
-    )
-    return reduce_loss(_perceptron(x, t), keep, weights, reduction)
+    (x, t), tail = _signed(predictor_outputs, targets, where, weights, reduction)
+    return tail.reduce(_perceptron(x, t))
 
 
 def hinge_embedding_loss(
@@ -321,17 +313,15 @@ def hinge_embedding_loss(
         PyTorch, "torch.nn.HingeEmbeddingLoss",
         https://docs.pytorch.org/docs/stable/generated/torch.nn.HingeEmbeddingLoss.html
     """
-    (x, t, margin), keep, weights = checks.elementwise(
+    (x, t, margin), tail = checks.elementwise(
         where, weights, reduction, distances=distances, targets=targets, margin=margin
     )
-    if keep is not None:
-        t = jnp.where(keep, t, 1)
     valid = jnp.abs(t) == 1
-    checks.check_values("targets", valid, "1 or -1")
+    checks.check_values("targets", tail.counts(valid), "1 or -1")
     # PyTorch's clamp lets the gradient through at the margin itself.
     apart = jnp.where(margin - x < 0, 0, margin - x)
     loss = jnp.where(t == 1, x, jnp.where(valid, apart, jnp.nan))
-    return reduce_loss(loss, keep, weights, reduction)
+    return tail.reduce(loss)
 
 
 # Losses of the margin x t. Where they are flat, they are so in t too, at infinite x as
@@ -354,7 +344,7 @@ _perceptron = _of_margin(lambda m: (relu(-m), jnp.where(-m <= 0, 0.0, -1.0)))
 
 def _signed(predictor_outputs, targets, where, weights, reduction):
     """Scores and targets in one shape, checked and masked."""
-    arrays, keep, weights = checks.elementwise(
+    arrays, tail = checks.elementwise(
         where,
         weights,
         reduction,
@@ -362,5 +352,5 @@ def _signed(predictor_outputs, targets, where, weights, reduction):
         targets=targets,
     )
     signs = jnp.abs(arrays[1]) == 1
-    checks.check_values("targets", signs if keep is None else signs | ~keep, "±1")
-    return arrays, keep, weights
+    checks.check_values("targets", tail.counts(signs), "±1")
+    return arrays, tail

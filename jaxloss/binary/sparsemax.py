@@ -5,7 +5,7 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from jaxloss._core import checks
-from jaxloss._core.reduction import Reduction, reduce_loss
+from jaxloss._core.reduction import Reduction
 
 
 def sparsemax_loss(
@@ -69,15 +69,13 @@ def sparsemax_loss(
         Model of Attention and Multi-Label Classification", 2016,
         https://arxiv.org/abs/1602.02068
     """
-    (x, y), keep, weights = checks.elementwise(
+    (x, y), tail = checks.elementwise(
         where, weights, reduction, logits=logits, labels=labels
     )
-    if keep is not None:
-        y = jnp.where(keep, y, 0)
     valid = (y == 0) | (y == 1)
-    checks.check_values("labels", valid, "0 or 1")
+    checks.check_values("labels", tail.counts(valid), "0 or 1")
     loss = _sparse_plus(jnp.where(y == 0, x, jnp.where(valid, -x, jnp.nan)))
-    return reduce_loss(loss, keep, weights, reduction)
+    return tail.reduce(loss)
 
 
 def _sparse_plus(x):

@@ -5,7 +5,7 @@ import math
 import jax.numpy as jnp
 
 from jaxloss._core import checks
-from jaxloss._core.classes import drop, mask_classes
+from jaxloss._core.classes import mask_classes
 from jaxloss._core.numerics import power_series
 
 
@@ -23,12 +23,12 @@ def arguments(
     checks.check_broadcast(other_name, second.shape, name, first.shape)
     dtype = checks.compute_dtype(first, second)
     second = checks.broadcast_to(second.astype(dtype), first)
-    first, classes, keep, weights = mask_classes(
+    first, examples = mask_classes(
         first, axes, where, weights, reduction, dtype, name=name
     )
-    first = drop(first.astype(dtype), classes, keep, axes, nothing[0])
-    second = drop(second, classes, keep, axes, nothing[1])
-    return first, second, axes, keep, weights, classes
+    first = examples.select(first.astype(dtype), nothing[0])
+    second = examples.select(second, nothing[1])
+    return first, second, examples
 
 
 # t log(t/s) - t + s = t (e^z - 1 - z) with s = t e^z, the entropy's Bregman divergence,

@@ -9,7 +9,7 @@ from jaxloss._core import checks
 from jaxloss._core.derivative import pointwise
 from jaxloss._core.numerics import expm1, magnitude, two_difference
 from jaxloss._core.probability import log_softmax
-from jaxloss._core.reduction import Reduction, reduce_loss, select
+from jaxloss._core.reduction import Reduction
 from jaxloss.divergence._terms import arguments, bregman
 
 
@@ -83,17 +83,16 @@ def jensen_shannon_divergence(
         https://doi.org/10.1109/18.61115, equation 4.1
     """
     checks.check_number("beta", beta, minimum=0, maximum=1)
-    x, y, axes, keep, weights, _ = arguments(
+    x, y, examples = arguments(
         "logits_p", logits_p, "logits_q", logits_q,
         axis, where, weights, reduction, nothing=(-jnp.inf, -jnp.inf),
     )  # fmt: skip
+    axes = examples.axes
     batch = tuple(n for a, n in enumerate(x.shape) if a not in axes)
     beta = checks.to_array("beta", beta).astype(x.dtype)
     checks.check_broadcast("beta", beta.shape, "the per-example loss", batch)
-    beta = jnp.expand_dims(jnp.broadcast_to(beta, batch), axes)
-    beta = checks.broadcast_to(beta, x)
-    if keep is not None:
-        (beta,) = select(jnp.expand_dims(keep, axes), beta)
+    (beta,) = examples.tail.select(jnp.broadcast_to(beta, batch))
+    beta = checks.broadcast_to(jnp.expand_dims(beta, axes), x)
     p, q = log_softmax(x, axes), log_softmax(y, axes)
 
     # log p - log q is off by one shift, the rounding of the two log-sum-exps. It is
@@ -105,7 +104,7 @@ def jensen_shannon_divergence(
 
     terms = _mixture_entropy(p.log_p, q.log_p, p.lost - shift, q.lost, beta)
     loss = jnp.sum(terms, axis=axes)
-    return reduce_loss(loss, keep, weights, reduction)
+    return examples.tail.reduce(loss)
 
 
 # With m = beta p + (1 - beta) q,

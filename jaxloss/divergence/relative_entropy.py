@@ -8,7 +8,7 @@ from jaxloss._core import checks
 from jaxloss._core.derivative import pointwise
 from jaxloss._core.numerics import expm1, product
 from jaxloss._core.probability import log_quotient
-from jaxloss._core.reduction import Reduction, reduce_loss
+from jaxloss._core.reduction import Reduction
 from jaxloss.divergence._terms import arguments, bregman
 
 
@@ -81,13 +81,13 @@ def kl_divergence(
         Solomon Kullback and Richard A. Leibler, "On Information and Sufficiency", 1951,
         https://doi.org/10.1214/aoms/1177729694
     """
-    x, t, axes, keep, weights, _ = arguments(
+    x, t, examples = arguments(
         "log_predictions", log_predictions, "targets", targets,
         axis, where, weights, reduction, nothing=(-jnp.inf, 0.0),
     )  # fmt: skip
-    checks.check_values("targets", t >= 0, "at least 0")
-    loss = jnp.sum(_relative_entropy(x, t), axis=axes)
-    return reduce_loss(loss, keep, weights, reduction)
+    checks.check_values("targets", examples.holds(t >= 0), "at least 0")
+    loss = jnp.sum(_relative_entropy(x, t), axis=examples.axes)
+    return examples.tail.reduce(loss)
 
 
 # f = t (log t - x): df/dx = -t, df/dt = log t - x + 1. Where the latter is infinite, at
@@ -163,12 +163,12 @@ def kl_divergence_with_log_targets(
         Solomon Kullback and Richard A. Leibler, "On Information and Sufficiency", 1951,
         https://doi.org/10.1214/aoms/1177729694
     """
-    x, y, axes, keep, weights, _ = arguments(
+    x, y, examples = arguments(
         "log_predictions", log_predictions, "log_targets", log_targets,
         axis, where, weights, reduction, nothing=(-jnp.inf, -jnp.inf),
     )  # fmt: skip
-    loss = jnp.sum(_log_relative_entropy(x, y), axis=axes)
-    return reduce_loss(loss, keep, weights, reduction)
+    loss = jnp.sum(_log_relative_entropy(x, y), axis=examples.axes)
+    return examples.tail.reduce(loss)
 
 
 # f = e^y (y - x): df/dx = -e^y, df/dy = e^y (y - x + 1), 0 where it is infinite.
@@ -252,13 +252,13 @@ def generalized_kl_divergence(
         Stephen Boyd and Lieven Vandenberghe, "Convex Optimization", 2004,
         https://stanford.edu/~boyd/cvxbook/bv_cvxbook.pdf, section 3.2.6
     """
-    x, t, axes, keep, weights, _ = arguments(
+    x, t, examples = arguments(
         "log_predictions", log_predictions, "targets", targets,
         axis, where, weights, reduction, nothing=(-jnp.inf, 0.0),
     )  # fmt: skip
-    checks.check_values("targets", t >= 0, "at least 0")
-    loss = jnp.sum(_generalized_entropy(x, t), axis=axes)
-    return reduce_loss(loss, keep, weights, reduction)
+    checks.check_values("targets", examples.holds(t >= 0), "at least 0")
+    loss = jnp.sum(_generalized_entropy(x, t), axis=examples.axes)
+    return examples.tail.reduce(loss)
 
 
 # With q = e^x and z = x - log t = log(q/t),

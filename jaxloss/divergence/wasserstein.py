@@ -6,7 +6,7 @@ from jax.typing import ArrayLike
 
 from jaxloss._core import checks
 from jaxloss._core.mesh import whole
-from jaxloss._core.reduction import Reduction, reduce_loss
+from jaxloss._core.reduction import Reduction
 from jaxloss.divergence._terms import arguments
 
 
@@ -76,15 +76,16 @@ def wasserstein_distance(
     """
     ndim = checks.to_array("probabilities", probabilities).ndim
     axis = checks.canonical_axis("axis", axis, ndim)
-    p, t, (axis,), keep, weights, classes = arguments(
+    p, t, examples = arguments(
         "probabilities", probabilities, "targets", targets,
         axis, where, weights, reduction, nothing=(0.0, 0.0),
     )  # fmt: skip
     for name, mass in (("probabilities", p), ("targets", t)):
-        checks.check_values(name, mass >= 0, "at least 0")
+        checks.check_values(name, examples.holds(mass >= 0), "at least 0")
     surplus = whole(jnp.where((p >= 0) & (t >= 0), p - t, jnp.nan), axis)
     # What has to cross from each point to the next; beyond the last there is none.
     flow = jnp.cumsum(surplus, axis=axis)
+    classes = examples.classes
     if classes is None:
         flow = jax.lax.slice_in_dim(flow, 0, flow.shape[axis] - 1, axis=axis)
     else:
@@ -92,4 +93,4 @@ def wasserstein_distance(
         last = jnp.max(rank, axis=axis, keepdims=True)
         flow = jnp.where(classes & (rank < last), flow, 0)
     loss = jnp.sum(jnp.sign(flow) * flow, axis=axis)
-    return reduce_loss(loss, keep, weights, reduction)
+    return examples.tail.reduce(loss)

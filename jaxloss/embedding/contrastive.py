@@ -12,7 +12,7 @@ from jaxloss._core.derivative import analytic
 from jaxloss._core.mesh import is_split, whole
 from jaxloss._core.numerics import softplus
 from jaxloss._core.probability import sigmoid
-from jaxloss._core.reduction import Reduction, reduce_loss, select
+from jaxloss._core.reduction import Reduction
 from jaxloss.embedding._vectors import clamp, unit_vector
 
 
@@ -78,7 +78,7 @@ def ntxent(
         Representations", ICML 2020, https://arxiv.org/abs/2002.05709, equation 1
     """
     checks.check_number("temperature", temperature, minimum=0, open_minimum=True)
-    batch, weights = _examples(embeddings, labels, where, weights, reduction)
+    batch, tail = _examples(embeddings, labels, where, weights, reduction)
     temperature = checks.scalar("temperature", temperature, batch.x.dtype)
     floor = jnp.finfo(batch.x.dtype).eps  # of the squared norm, as optax's
     u, _ = unit_vector(batch.x, jnp.asarray(floor, batch.x.dtype), (1,))
@@ -90,7 +90,7 @@ def ntxent(
         return loss, jnp.sum(same, axis=1, dtype=scores.dtype)
 
     loss, pairs = _by_rows(against_all, batch._replace(x=u))
-    return reduce_loss(loss, batch.keep, weights, reduction, pairs)
+    return tail.reduce(loss, pairs)
 
 
 # A pair's -log(e^{s_ij} / (e^{s_ij} + Σ_k e^{s_ik})), k over the negatives of i, is a
@@ -181,7 +181,7 @@ def circle_loss(
         Yifan Sun et al., "Circle Loss: A Unified Perspective of Pair Similarity
         Optimization", CVPR 2020, https://arxiv.org/abs/2002.10857, equation 6
     """
-    batch, weights = _examples(embeddings, labels, where, weights, reduction)
+    batch, tail = _examples(embeddings, labels, where, weights, reduction)
     gamma = checks.scalar("gamma", gamma, batch.x.dtype)
     margin = checks.scalar("margin", margin, batch.x.dtype)
 
@@ -191,7 +191,7 @@ def circle_loss(
         return _circle(scores, *_pairs(rows, columns), *shared, axis=1)
 
     loss = _by_rows(against_all, batch)
-    return reduce_loss(loss, batch.keep, weights, reduction)
+    return tail.reduce(loss)
 
 
 # With e_ij what a pair lacks to its goal, 1 - s_ij and at least 0 for one of the same
@@ -261,7 +261,7 @@ class _Examples(NamedTuple):
 
 
 def _examples(embeddings, labels, where, weights, reduction):
-    """The batch and its weights, checked."""
+    """The batch and its tail, checked."""
     (x,) = checks.real_arrays(embeddings=embeddings)
     if x.ndim != 2:
         raise ValueError(f"`embeddings` must have shape [N, D], got shape {x.shape}.")
@@ -271,13 +271,10 @@ def _examples(embeddings, labels, where, weights, reduction):
             f"`labels` must have one label an example, shape {x.shape[:1]}, "
             f"got shape {labels.shape}."
         )
-    keep, weights = checks.tail(
-        where, weights, reduction, shape=labels.shape, dtype=x.dtype
-    )
-    if keep is not None:
-        keep = jnp.broadcast_to(keep, labels.shape)
-        (x,) = select(jnp.expand_dims(keep, 1), x)
-    return _Examples(x, labels, keep, jnp.arange(len(labels))), weights
+    tail = checks.tail(where, weights, reduction, shape=labels.shape, dtype=x.dtype)
+    tail = tail.spread(labels.shape)
+    (x,) = tail.select(x, axes=1)
+    return _Examples(x, labels, tail.keep, jnp.arange(len(labels))), tail
 
 
 def _pairs(rows, columns):

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from jaxloss._core import checks
-from jaxloss._core.reduction import Reduction, reduce_loss, select
+from jaxloss._core.reduction import Reduction
 from jaxloss.embedding._vectors import clamp, per_example, unit_vector
 
 Axis = int | tuple[int, ...] | None
@@ -73,10 +73,10 @@ def cosine_similarity(
         Hieu V. Nguyen and Li Bai, "Cosine Similarity Metric Learning for Face
         Verification", ACCV 2010, https://doi.org/10.1007/978-3-642-19309-5_55
     """
-    u, v, _, axes, keep, weights = _directions(
+    u, v, _, axes, tail = _directions(
         predictions, targets, epsilon, axis, where, weights, reduction
     )
-    return reduce_loss(jnp.sum(u * v, axis=axes), keep, weights, reduction)
+    return tail.reduce(jnp.sum(u * v, axis=axes))
 
 
 def cosine_distance(
@@ -139,10 +139,10 @@ def cosine_distance(
         Hieu V. Nguyen and Li Bai, "Cosine Similarity Metric Learning for Face
         Verification", ACCV 2010, https://doi.org/10.1007/978-3-642-19309-5_55
     """
-    u, v, unit, axes, keep, weights = _directions(
+    u, v, unit, axes, tail = _directions(
         predictions, targets, epsilon, axis, where, weights, reduction
     )
-    return reduce_loss(_one_minus_cosine(u, v, unit, axes), keep, weights, reduction)
+    return tail.reduce(_one_minus_cosine(u, v, unit, axes))
 
 
 def _directions(predictions, targets, epsilon, axis, where, weights, reduction):
@@ -160,13 +160,14 @@ def _directions(predictions, targets, epsilon, axis, where, weights, reduction):
             features = jnp.broadcast_to(where, a.shape)
             a, b = jnp.where(features, a, 0), jnp.where(features, b, 0)
             where = jnp.any(features, axis=axes)
-    keep, weights = checks.tail(where, weights, reduction, shape=batch, dtype=a.dtype)
-    if keep is not None:
-        keep = jnp.broadcast_to(keep, batch)
-        a, b = select(jnp.expand_dims(keep, axes), a, b)
+    tail = checks.tail(where, weights, reduction, shape=batch, dtype=a.dtype)
+    tail = tail.spread(batch)
+    a, b = tail.select(a, b, axes=axes)
+    lengths = jnp.expand_dims(jnp.zeros(batch, a.dtype), axes)
+    epsilon = tail.share(epsilon, lengths, axes)
     u, u_unit = unit_vector(a, epsilon, axes)
     v, v_unit = unit_vector(b, epsilon, axes)
-    return u, v, u_unit & v_unit, axes, keep, weights
+    return u, v, u_unit & v_unit, axes, tail
 
 
 def _one_minus_cosine(u, v, unit, axes):
@@ -248,17 +249,15 @@ def cosine_embedding_loss(
     batch = tuple(n for i, n in enumerate(a.shape) if i not in axes)
     t = per_example("targets", targets, batch, a.dtype)
     margin = per_example("margin", margin, batch, a.dtype)
-    keep, weights = checks.tail(where, weights, reduction, shape=batch, dtype=a.dtype)
-    if keep is not None:
-        keep = jnp.broadcast_to(keep, batch)
-        a, b = select(jnp.expand_dims(keep, axes), a, b)
-        (margin,) = select(keep, margin)
-        t = jnp.where(keep, t, 1)
-    checks.check_values("targets", jnp.abs(t) == 1, "1 or -1")
+    tail = checks.tail(where, weights, reduction, shape=batch, dtype=a.dtype)
+    tail = tail.spread(batch)
+    a, b = tail.select(a, b, axes=axes)
+    margin, t = tail.select(margin, t)
+    checks.check_values("targets", tail.counts(jnp.abs(t) == 1), "1 or -1")
     zero = jnp.zeros((), a.dtype)
     u, u_unit = unit_vector(a, zero, axes)
     v, v_unit = unit_vector(b, zero, axes)
     together = _one_minus_cosine(u, v, u_unit & v_unit, axes)
     apart = clamp(jnp.sum(u * v, axis=axes) - margin)
     loss = jnp.where(t == 1, together, jnp.where(t == -1, apart, jnp.nan))
-    return reduce_loss(loss, keep, weights, reduction)
+    return tail.reduce(loss)

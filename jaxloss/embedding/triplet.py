@@ -11,7 +11,7 @@ from jax.typing import ArrayLike
 from jaxloss._core import checks
 from jaxloss._core.derivative import analytic
 from jaxloss._core.numerics import fraction, two_difference
-from jaxloss._core.reduction import Reduction, reduce_loss, select
+from jaxloss._core.reduction import Reduction
 from jaxloss.embedding._vectors import clamp, per_example
 
 
@@ -68,13 +68,13 @@ def margin_ranking_loss(
         PyTorch, "torch.nn.MarginRankingLoss",
         https://docs.pytorch.org/docs/stable/generated/torch.nn.MarginRankingLoss.html
     """
-    (a, b, t, margin), keep, weights = checks.elementwise(
+    (a, b, t, margin), tail = checks.elementwise(
         where, weights, reduction, x1=x1, x2=x2, targets=targets, margin=margin
     )
     signs = jnp.abs(t) == 1
-    checks.check_values("targets", signs if keep is None else signs | ~keep, "1 or -1")
+    checks.check_values("targets", tail.counts(signs), "1 or -1")
     lead, lost = two_difference(a, b)
-    return reduce_loss(clamp((margin - t * lead) - t * lost), keep, weights, reduction)
+    return tail.reduce(clamp((margin - t * lead) - t * lost))
 
 
 def triplet_margin_loss(
@@ -164,8 +164,15 @@ def triplet_margin_loss(
     if not isinstance(norm_degree, int | float):
         degree = checks.scalar("norm_degree", norm_degree, a.dtype)
 
-    def distance(x, y):
-        return _distance(x, y, axis, degree, eps)
+    def distance(x, y, tail):
+        lengths = jnp.sum(x, axis=axis)
+        degree_of_each, eps_of_each = (
+            number
+            if isinstance(number, int | float)
+            else tail.guard(checks.broadcast_to(number, lengths))
+            for number in (degree, eps)
+        )
+        return _distance(x, y, axis, degree_of_each, eps_of_each)
 
     return _triplet(a, p, n, (axis,), distance, margin, swap, where, weights, reduction)
 
@@ -251,22 +258,25 @@ def triplet_margin_with_distance_loss(
             f"{a.shape} it made {batch}."
         )
     axes = tuple(range(len(batch), a.ndim))
-    return _triplet(a, p, n, axes, distance_fn, margin, swap, where, weights, reduction)
+
+    def distance(x, y, _):
+        return distance_fn(x, y)
+
+    return _triplet(a, p, n, axes, distance, margin, swap, where, weights, reduction)
 
 
 def _triplet(a, p, n, axes, distance, margin, swap, where, weights, reduction):
     """max(d(a, p) - d(a, n) + margin, 0), with d(p, n) for d(a, n) if it is nearer."""
     batch = tuple(n for i, n in enumerate(a.shape) if i not in axes)
     margin = per_example("margin", margin, batch, a.dtype)
-    keep, weights = checks.tail(where, weights, reduction, shape=batch, dtype=a.dtype)
-    if keep is not None:
-        keep = jnp.broadcast_to(keep, batch)
-        a, p, n = select(jnp.expand_dims(keep, axes), a, p, n)
-        (margin,) = select(keep, margin)
-    near, far = distance(a, p), distance(a, n)
+    tail = checks.tail(where, weights, reduction, shape=batch, dtype=a.dtype)
+    tail = tail.spread(batch)
+    a, p, n = tail.select(a, p, n, axes=axes)
+    (margin,) = tail.select(margin)
+    near, far = distance(a, p, tail), distance(a, n, tail)
     if swap:
-        far = jnp.minimum(far, distance(p, n))
-    return reduce_loss(clamp((near - far) + margin), keep, weights, reduction)
+        far = jnp.minimum(far, distance(p, n, tail))
+    return tail.reduce(clamp((near - far) + margin))
 
 
 def _distance(x, y, axis, degree, eps):
@@ -287,7 +297,8 @@ def _distance(x, y, axis, degree, eps):
     scale = jnp.maximum(largest, stop_gradient(root))
     scale = jnp.where((scale == 0) | jnp.isinf(scale), 1, scale)
     ratio = fraction(gap, checks.broadcast_to(jnp.expand_dims(scale, axis), gap))
-    powers = jnp.where(ratio == 0, 0, jnp.where(ratio == 0, 1, ratio) ** degree)
+    power = degree if isinstance(degree, int | float) else jnp.expand_dims(degree, axis)
+    powers = jnp.where(ratio == 0, 0, jnp.where(ratio == 0, 1, ratio) ** power)
     offset = jnp.where(eps > 0, eps / jnp.where(eps > 0, scale, 1) ** degree, 0)
     total = jnp.sum(powers, axis=axis) + offset
     positive = jnp.where(total == 0, 1, total)

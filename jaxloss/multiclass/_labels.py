@@ -3,7 +3,7 @@
 import jax.numpy as jnp
 
 from jaxloss._core import checks
-from jaxloss._core.classes import drop, mask_classes
+from jaxloss._core.classes import mask_classes
 from jaxloss._core.mesh import class_count, total
 
 
@@ -16,18 +16,19 @@ def dense_arguments(logits, labels, axis, where, weights, reduction, name="logit
     checks.check_broadcast("labels", labels.shape, name, logits.shape)
     dtype = checks.compute_dtype(logits, labels)
     labels = jnp.broadcast_to(labels.astype(dtype), logits.shape)
-    logits, classes, keep, weights = mask_classes(
+    logits, examples = mask_classes(
         logits, axes, where, weights, reduction, dtype, name=name
     )
-    labels = drop(labels, classes, keep, axes)
-    return logits, labels, axes, classes, keep, weights
+    return logits, examples.select(labels), examples
 
 
-def smooth(labels, label_smoothing, classes, axes, axis_name=None):
+def smooth(labels, label_smoothing, examples):
     """Mixes the labels with the uniform distribution over the classes that count."""
     if is_zero(label_smoothing):
         return labels
+    axes, classes, axis_name = examples.axes, examples.classes, examples.axis_name
     alpha = checks.scalar("label_smoothing", label_smoothing, labels.dtype)
+    alpha = examples.share(alpha, labels)
     if classes is None:
         return (1 - alpha) * labels + alpha / class_count(labels, axes, axis_name)
     count = total(jnp.sum(classes, axis=axes, keepdims=True), axis_name)

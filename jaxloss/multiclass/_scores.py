@@ -10,10 +10,10 @@ from jaxloss._core.softmax import is_class, pick, widen
 def score_arguments(scores, labels, where, weights, reduction):
     """Scores in float32 or wider and class labels, checked and masked."""
     scores, (axis,) = checks.class_array("scores", scores, -1)
-    scores, labels, classes, keep, weights, _ = integer_arguments(
-        "scores", scores, labels, axis, where, weights, reduction, None
+    scores, labels, examples = integer_arguments(
+        "scores", scores, labels, axis, where, weights, reduction
     )
-    return widen(scores), labels, classes, keep, weights
+    return widen(scores), labels, examples
 
 
 def own_score(scores, labels):

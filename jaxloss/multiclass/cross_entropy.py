@@ -7,14 +7,13 @@ from jax.typing import ArrayLike
 from jaxloss._core import checks
 from jaxloss._core.classes import (
     class_weight_array,
-    drop,
     flatten_classes,
     integer_arguments,
-    weight_of,
+    weight_of_label,
 )
 from jaxloss._core.mesh import check_split
 from jaxloss._core.numerics import product
-from jaxloss._core.reduction import Reduction, reduce_loss
+from jaxloss._core.reduction import Reduction
 from jaxloss._core.softmax import (
     at_label,
     is_class,
@@ -115,16 +114,17 @@ def softmax_cross_entropy(
         2022, section 5 (z_loss), https://arxiv.org/abs/2204.02311
     """
     checks.check_number("label_smoothing", label_smoothing, minimum=0, maximum=1)
-    logits, labels, axes, classes, keep, weights = dense_arguments(
+    logits, labels, examples = dense_arguments(
         logits, labels, axis, where, weights, reduction
     )
-    labels = smooth(labels, label_smoothing, classes, axes)
+    labels = smooth(labels, label_smoothing, examples)
     if class_weights is not None:
-        labels = labels * class_weight_array(class_weights, logits, axes, labels.dtype)
-    logits = _shared(logits, z_loss)
-    loss = soft_cross_entropy(logits, labels, axis=axes)
-    loss = loss + _z_loss(logits, z_loss, axes, labels.dtype)
-    return reduce_loss(loss, keep, weights, reduction)
+        scale = class_weight_array(class_weights, logits, examples)
+        labels = labels * examples.share(scale, labels)
+    logits, labels = _shared(logits, z_loss), examples.guard(labels)
+    loss = soft_cross_entropy(logits, labels, axis=examples.axes)
+    loss = loss + _z_loss(logits, z_loss, examples)
+    return examples.tail.reduce(loss)
 
 
 def safe_softmax_cross_entropy(
@@ -313,7 +313,7 @@ def softmax_cross_entropy_with_integer_labels(
     checks.check_number("label_smoothing", label_smoothing, minimum=0, maximum=1)
     logits, labels, axis, where = flatten_classes("logits", logits, labels, axis, where)
     check_split("logits", logits, axis_name)
-    logits, labels, classes, keep, weights, dtype = integer_arguments(
+    logits, labels, examples = integer_arguments(
         "logits",
         logits,
         labels,
@@ -327,29 +327,32 @@ def softmax_cross_entropy_with_integer_labels(
     logits = _shared(logits, z_loss)
     scale = mass = None
     if class_weights is not None:
-        scale = class_weight_array(class_weights, logits, (axis,), dtype)
-        mass = weight_of(scale, labels, axis_name)
+        scale = class_weight_array(class_weights, logits, examples)
+        mass = weight_of_label(scale, labels, examples)
     if is_zero(label_smoothing):
         loss = surprisal(logits, labels, axis=axis, axis_name=axis_name)
         loss = loss if mass is None else product(mass, loss)
     else:
-        hot = at_label(logits, labels, axis, axis_name).astype(dtype)
-        hot = drop(hot, classes, keep, (axis,))
-        hot = smooth(hot, label_smoothing, classes, (axis,), axis_name)
-        hot = hot if scale is None else hot * scale
+        hot = at_label(logits, labels, axis, axis_name).astype(examples.dtype)
+        hot = smooth(examples.select(hot), label_smoothing, examples)
+        hot = hot if scale is None else hot * examples.share(scale, hot)
+        hot = examples.guard(hot)
         loss = soft_cross_entropy(logits, hot, axis=(axis,), axis_name=axis_name)
         valid = is_class(logits, labels, axis, axis_name)
         loss = jnp.where(valid, loss, jnp.nan)
-    loss = loss + _z_loss(logits, z_loss, (axis,), dtype, axis_name)
-    return reduce_loss(loss, keep, weights, reduction, mass)
+    loss = loss + _z_loss(logits, z_loss, examples)
+    return examples.tail.reduce(loss, mass)
 
 
-def _z_loss(logits, z_loss, axes, dtype, axis_name=None):
+def _z_loss(logits, z_loss, examples):
     """z_loss · log(Σ exp(logits))²; a plain 0, no pass over the logits, if not used."""
     if is_zero(z_loss):
         return 0
-    factor = checks.scalar("z_loss", z_loss, dtype)
-    log_normalizer = log_sum_exp(logits, axis=axes, axis_name=axis_name)
+    factor = checks.scalar("z_loss", z_loss, examples.dtype)
+    log_normalizer = log_sum_exp(
+        logits, axis=examples.axes, axis_name=examples.axis_name
+    )
+    factor = examples.tail.share(factor, log_normalizer)
     return factor * log_normalizer * log_normalizer
 
 

@@ -10,7 +10,7 @@ from jaxloss._core import checks
 from jaxloss._core.derivative import analytic
 from jaxloss._core.mesh import whole
 from jaxloss._core.numerics import product, relu, two_difference
-from jaxloss._core.reduction import Reduction, reduce_loss
+from jaxloss._core.reduction import Reduction
 from jaxloss._core.softmax import at_label
 from jaxloss.multiclass._scores import own_score, score_arguments
 
@@ -74,11 +74,11 @@ def multiclass_sparsemax_loss(
         Model of Attention and Multi-Label Classification", 2016,
         https://arxiv.org/abs/1602.02068
     """
-    scores, labels, _, keep, weights = score_arguments(
+    scores, labels, examples = score_arguments(
         scores, labels, where, weights, reduction
     )
     loss = _sparsemax(whole(scores, -1), labels, axis=-1)
-    return reduce_loss(loss, keep, weights, reduction)
+    return examples.tail.reduce(loss)
 
 
 # With p the projection of the scores s on the simplex, p_j = max(s_j - τ, 0), and e the

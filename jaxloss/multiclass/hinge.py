@@ -5,9 +5,9 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from jaxloss._core import checks
-from jaxloss._core.classes import class_weight_array, weight_of
+from jaxloss._core.classes import class_weight_array, weight_of_label
 from jaxloss._core.numerics import product, relu, two_difference
-from jaxloss._core.reduction import Reduction, reduce_loss
+from jaxloss._core.reduction import Reduction
 from jaxloss._core.softmax import at_label
 from jaxloss.multiclass._labels import dense_arguments
 from jaxloss.multiclass._scores import count_classes, own_score, score_arguments
@@ -72,11 +72,11 @@ def multiclass_hinge_loss(
         Kernel-based Vector Machines", 2001,
         https://www.jmlr.org/papers/v2/crammer01a.html
     """
-    scores, labels, _, keep, weights = score_arguments(
+    scores, labels, examples = score_arguments(
         scores, labels, where, weights, reduction
     )
     lead, lost = _lead(scores, labels)
-    return reduce_loss(relu((lead + 1) + lost), keep, weights, reduction)
+    return examples.tail.reduce(relu((lead + 1) + lost))
 
 
 def multiclass_perceptron_loss(
@@ -137,11 +137,11 @@ def multiclass_perceptron_loss(
         Theory and Experiments with Perceptron Algorithms", 2002,
         https://aclanthology.org/W02-1001/
     """
-    scores, labels, _, keep, weights = score_arguments(
+    scores, labels, examples = score_arguments(
         scores, labels, where, weights, reduction
     )
     lead, _ = _lead(scores, labels)
-    return reduce_loss(relu(lead), keep, weights, reduction)
+    return examples.tail.reduce(relu(lead))
 
 
 def _lead(scores, labels):
@@ -221,24 +221,23 @@ def multi_margin_loss(
         https://docs.pytorch.org/docs/stable/generated/torch.nn.MultiMarginLoss.html
     """
     checks.check_option("p", p, (1, 2))
-    scores, labels, classes, keep, weights = score_arguments(
+    scores, labels, examples = score_arguments(
         scores, labels, where, weights, reduction
     )
     margin = checks.scalar("margin", margin, scores.dtype)
+    margin = examples.share(margin, scores)
     own = jnp.expand_dims(own_score(scores, labels), -1)
     # An impossible class is no rival.
     rival = ~at_label(scores, labels, scores.ndim - 1) & ~jnp.isneginf(scores)
     lead, lost = two_difference(jnp.where(rival, scores, 0), jnp.where(rival, own, 0))
     excess = jnp.where(rival, relu((lead + margin) + lost), 0)
-    share = excess / count_classes(classes, scores)
+    share = excess / count_classes(examples.classes, scores)
     loss = jnp.sum(share if p == 1 else share * excess, axis=-1)
     loss = jnp.where(jnp.isnan(jnp.squeeze(own, -1)), jnp.nan, loss)
     if class_weights is not None:
-        scale = class_weight_array(
-            class_weights, scores, (scores.ndim - 1,), scores.dtype
-        )
-        loss = product(weight_of(scale, labels), loss)
-    return reduce_loss(loss, keep, weights, reduction)
+        scale = class_weight_array(class_weights, scores, examples)
+        loss = product(weight_of_label(scale, labels, examples), loss)
+    return examples.tail.reduce(loss)
 
 
 def categorical_hinge_loss(
@@ -300,17 +299,17 @@ def categorical_hinge_loss(
         Keras, "Hinge losses for maximum-margin classification", `CategoricalHinge`,
         https://keras.io/api/losses/hinge_losses/
     """
-    scores, labels, _, classes, keep, weights = dense_arguments(
+    scores, labels, examples = dense_arguments(
         scores, labels, -1, where, weights, reduction, "scores"
     )
     scores = scores.astype(labels.dtype)
     right = jnp.sum(product(labels, scores), axis=-1)
     # An impossible class is no rival.
     impossible = jnp.isneginf(scores)
-    if classes is not None:
-        impossible = impossible | ~classes
+    if examples.classes is not None:
+        impossible = impossible | ~examples.classes
     wrong = jnp.where(
         impossible, -jnp.inf, (1 - labels) * jnp.where(impossible, 0, scores)
     )
     lead, lost = two_difference(jnp.max(wrong, axis=-1), right)
-    return reduce_loss(relu((lead + 1) + lost), keep, weights, reduction)
+    return examples.tail.reduce(relu((lead + 1) + lost))

@@ -5,9 +5,9 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from jaxloss._core import checks
-from jaxloss._core.classes import class_weight_array, integer_arguments, weight_of
+from jaxloss._core.classes import class_weight_array, integer_arguments, weight_of_label
 from jaxloss._core.numerics import product
-from jaxloss._core.reduction import Reduction, reduce_loss
+from jaxloss._core.reduction import Reduction
 from jaxloss._core.softmax import is_class, pick, widen
 
 
@@ -77,14 +77,14 @@ def nll_loss(
         https://docs.pytorch.org/docs/stable/generated/torch.nn.NLLLoss.html
     """
     log_probs, (axis,) = checks.class_array("log_probs", log_probs, (axis,))
-    log_probs, labels, _, keep, weights, dtype = integer_arguments(
+    log_probs, labels, examples = integer_arguments(
         "log_probs", log_probs, labels, axis, where, weights, reduction, ignore_index
     )
     loss = -widen(pick(log_probs, labels, axis=axis))
     loss = jnp.where(is_class(log_probs, labels, axis), loss, jnp.nan)
     mass = None
     if class_weights is not None:
-        scale = class_weight_array(class_weights, log_probs, (axis,), dtype)
-        mass = weight_of(scale, labels)
+        scale = class_weight_array(class_weights, log_probs, examples)
+        mass = weight_of_label(scale, labels, examples)
         loss = product(mass, loss)
-    return reduce_loss(loss, keep, weights, reduction, mass)
+    return examples.tail.reduce(loss, mass)

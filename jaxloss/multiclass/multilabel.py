@@ -8,7 +8,7 @@ from jaxloss._core import checks
 from jaxloss._core.classes import class_weight_array, mask_classes
 from jaxloss._core.mesh import whole
 from jaxloss._core.numerics import product, relu, softplus, two_difference
-from jaxloss._core.reduction import Reduction, reduce_loss
+from jaxloss._core.reduction import Reduction
 from jaxloss._core.softmax import widen
 from jaxloss.multiclass._labels import dense_arguments
 from jaxloss.multiclass._scores import count_classes
@@ -80,16 +80,18 @@ def multilabel_margin_loss(
             f"with -1 for each row of `scores`, got shape {labels.shape}."
         )
     dtype = checks.compute_dtype(scores)
-    scores, classes, keep, weights = mask_classes(
-        scores, (axis,), where, weights, reduction, dtype
-    )
+    scores, examples = mask_classes(scores, (axis,), where, weights, reduction, dtype)
     scores = whole(widen(scores), -1)
+    classes, keep = examples.classes, examples.tail.keep
     if keep is not None:
         labels = jnp.where(jnp.expand_dims(keep, -1), labels, -1)
     named = jnp.cumsum(labels == -1, axis=-1) == 0  # up to the first -1
     known = (labels >= 0) & (labels < scores.shape[-1])
+    valid = jnp.all(known | ~named, axis=-1)
     checks.check_values(
-        "labels", known | ~named, f"in [0, {scores.shape[-1]}), padded with -1"
+        "labels",
+        examples.tail.counts(valid),
+        f"in [0, {scores.shape[-1]}), padded with -1",
     )
     index = jnp.clip(labels, 0, scores.shape[-1] - 1)
     own = jnp.take_along_axis(scores, index, axis=-1)
@@ -109,8 +111,8 @@ def multilabel_margin_loss(
     count = count_classes(classes, scores)
     count = count if classes is None else jnp.expand_dims(count, -1)
     loss = jnp.sum(excess / count, axis=(-2, -1))
-    loss = jnp.where(jnp.all(known | ~named, axis=-1), loss, jnp.nan)
-    return reduce_loss(loss, keep, weights, reduction)
+    loss = jnp.where(valid, loss, jnp.nan)
+    return examples.tail.reduce(loss)
 
 
 def multilabel_soft_margin_loss(
@@ -173,17 +175,15 @@ def multilabel_soft_margin_loss(
         PyTorch, "torch.nn.MultiLabelSoftMarginLoss",
         https://docs.pytorch.org/docs/stable/generated/torch.nn.MultiLabelSoftMarginLoss.html
     """
-    logits, labels, _, classes, keep, weights = dense_arguments(
+    logits, labels, examples = dense_arguments(
         logits, labels, -1, where, weights, reduction
     )
     logits = logits.astype(labels.dtype)
     each = product(labels, softplus(-logits)) + product(1 - labels, softplus(logits))
     if class_weights is not None:
-        scale = class_weight_array(
-            class_weights, logits, (logits.ndim - 1,), logits.dtype
-        )
-        each = product(scale, each)
-    if classes is not None:
-        each = jnp.where(classes, each, 0)
-    loss = jnp.sum(each / count_classes(classes, logits), axis=-1)
-    return reduce_loss(loss, keep, weights, reduction)
+        scale = class_weight_array(class_weights, logits, examples)
+        each = product(examples.share(scale, logits), each)
+    if examples.classes is not None:
+        each = jnp.where(examples.classes, each, 0)
+    loss = jnp.sum(each / count_classes(examples.classes, logits), axis=-1)
+    return examples.tail.reduce(loss)

@@ -5,10 +5,14 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from jaxloss._core import checks
-from jaxloss._core.classes import class_weight_array, drop, integer_arguments, weight_of
+from jaxloss._core.classes import (
+    class_weight_array,
+    integer_arguments,
+    weight_of_label,
+)
 from jaxloss._core.derivative import pointwise
 from jaxloss._core.numerics import expm1, expm1_ratio, expm1_ratio_slope, product
-from jaxloss._core.reduction import Reduction, reduce_loss
+from jaxloss._core.reduction import Reduction
 from jaxloss._core.softmax import (
     at_label,
     is_class,
@@ -102,31 +106,30 @@ def softmax_focal_loss(
     checks.check_number("gamma", gamma, minimum=0)
     checks.check_number("label_smoothing", label_smoothing, minimum=0, maximum=1)
     logits, (axis,) = checks.class_array("logits", logits, (axis,))
-    logits, labels, classes, keep, weights, dtype = integer_arguments(
-        "logits", logits, labels, axis, where, weights, reduction, None
+    logits, labels, examples = integer_arguments(
+        "logits", logits, labels, axis, where, weights, reduction
     )
-    gamma = checks.to_array("gamma", gamma).astype(dtype)
+    gamma = checks.to_array("gamma", gamma).astype(examples.dtype)
     checks.check_broadcast("gamma", gamma.shape, "the per-example loss", labels.shape)
+    (gamma,) = examples.tail.select(checks.broadcast_to(gamma, labels))
     scale = None
     if class_weights is not None:
-        scale = class_weight_array(class_weights, logits, (axis,), dtype)
+        scale = class_weight_array(class_weights, logits, examples)
     if is_zero(label_smoothing):
         loss = _focal(surprisal(logits, labels, axis=axis), gamma)
         if scale is not None:
-            loss = product(weight_of(scale, labels), loss)
+            loss = product(weight_of_label(scale, labels, examples), loss)
     else:
-        hot = at_label(logits, labels, axis).astype(dtype)
-        hot = smooth(
-            drop(hot, classes, keep, (axis,)), label_smoothing, classes, (axis,)
-        )
-        hot = hot if scale is None else hot * scale
-        per_class = jnp.expand_dims(checks.broadcast_to(gamma, labels), axis)
-        focal = _focal(surprisals(logits, axis=axis), per_class)
+        hot = at_label(logits, labels, axis).astype(examples.dtype)
+        hot = smooth(examples.select(hot), label_smoothing, examples)
+        hot = hot if scale is None else hot * examples.share(scale, hot)
+        hot = examples.guard(hot)
+        focal = _focal(surprisals(logits, axis=axis), jnp.expand_dims(gamma, axis))
         # By an impossible class's label there is no slope: times 0 it would be NaN.
         hot = jnp.where(jnp.isposinf(focal), jax.lax.stop_gradient(hot), hot)
         loss = jnp.sum(product(hot, focal), axis=axis)
         loss = jnp.where(is_class(logits, labels, axis), loss, jnp.nan)
-    return reduce_loss(loss, keep, weights, reduction)
+    return examples.tail.reduce(loss)
 
 
 def _focal(surprise, gamma):
@@ -221,14 +224,16 @@ def poly_loss_cross_entropy(
         Zhaoqi Leng et al., "PolyLoss: A Polynomial Expansion Perspective of
         Classification Loss Functions", 2022, https://arxiv.org/abs/2204.12511
     """
-    logits, labels, axes, _, keep, weights = dense_arguments(
+    logits, labels, examples = dense_arguments(
         logits, labels, axis, where, weights, reduction
     )
+    axes = examples.axes
     epsilon = checks.scalar("epsilon", epsilon, labels.dtype)
+    epsilon = examples.share(epsilon, labels)
     logits = widen(logits)  # once, so that the gradient is rounded once
     loss = soft_cross_entropy(logits, labels, axis=axes)
-    loss = loss + weighted_miss(logits, epsilon * labels, axis=axes)
-    return reduce_loss(loss, keep, weights, reduction)
+    loss = loss + weighted_miss(logits, examples.guard(epsilon * labels), axis=axes)
+    return examples.tail.reduce(loss)
 
 
 def generalized_cross_entropy(
@@ -296,13 +301,14 @@ def generalized_cross_entropy(
     """
     checks.check_number("q", q, minimum=0, maximum=1, open_minimum=True)
     logits, (axis,) = checks.class_array("logits", logits, (axis,))
-    logits, labels, _, keep, weights, dtype = integer_arguments(
-        "logits", logits, labels, axis, where, weights, reduction, None
+    logits, labels, examples = integer_arguments(
+        "logits", logits, labels, axis, where, weights, reduction
     )
-    q = checks.scalar("q", q, dtype)
+    q = checks.scalar("q", q, examples.dtype)
     surprise = surprisal(logits, labels, axis=axis)
-    loss = _generalized(surprise, checks.broadcast_to(q, surprise))
-    return reduce_loss(loss, keep, weights, reduction)
+    q = examples.tail.guard(checks.broadcast_to(q, surprise))
+    loss = _generalized(surprise, q)
+    return examples.tail.reduce(loss)
 
 
 # With the surprisal h = -log p and y = q h:

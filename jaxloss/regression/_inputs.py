@@ -12,7 +12,7 @@ def arguments(predictions, targets, where, weights, reduction, **parameters):
 
 def errors(predictions, targets, where, weights, reduction, **parameters):
     """(e, *parameters) of one shape, checked and masked."""
-    (p, t, *rest), keep, weights = arguments(
+    (p, t, *rest), tail = arguments(
         predictions, targets, where, weights, reduction, **parameters
     )
-    return (p - t, *rest), keep, weights
+    return (p - t, *rest), tail

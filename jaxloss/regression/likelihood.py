@@ -15,7 +15,7 @@ from jaxloss._core.numerics import (
     times_difference,
     two_difference,
 )
-from jaxloss._core.reduction import Reduction, reduce_loss
+from jaxloss._core.reduction import Reduction
 from jaxloss.regression._inputs import arguments
 
 
@@ -92,12 +92,12 @@ def poisson_nll_loss(
         https://docs.pytorch.org/docs/stable/generated/torch.nn.PoissonNLLLoss.html
     """
     checks.check_number("eps", eps, minimum=0)
-    (p, t, eps), keep, weights = arguments(
+    (p, t, eps), tail = arguments(
         predictions, targets, where, weights, reduction, eps=eps
     )
     own, rest = _stirling(t) if full else (jnp.zeros_like(t), jnp.zeros_like(t))
     loss = _poisson(p, t, own) if log_input else _poisson_of_rate(p, t, own, eps)
-    return reduce_loss(loss + rest, keep, weights, reduction)
+    return tail.reduce(loss + rest)
 
 
 def _stirling(t):
@@ -200,12 +200,10 @@ def gaussian_nll_loss(
     """
     checks.check_number("eps", eps, minimum=0)
     named = {"means": means, "targets": targets, "variances": variances, "eps": eps}
-    (m, t, v, eps), keep, weights = checks.elementwise(
-        where, weights, reduction, **named
-    )
-    checks.check_values("variances", v >= 0, "at least 0")
+    (m, t, v, eps), tail = checks.elementwise(where, weights, reduction, **named)
+    checks.check_values("variances", tail.counts(v >= 0), "at least 0")
     loss = _gaussian(m, t, v, eps) + (0.5 * LOG_2_PI if full else 0)
-    return reduce_loss(loss, keep, weights, reduction)
+    return tail.reduce(loss)
 
 
 # PyTorch clamps the variance without stopping its gradient, so that a variance below

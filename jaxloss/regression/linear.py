@@ -7,7 +7,7 @@ from jax.typing import ArrayLike
 from jaxloss._core import checks
 from jaxloss._core.derivative import pointwise
 from jaxloss._core.numerics import direction, excess, times_difference
-from jaxloss._core.reduction import Reduction, reduce_loss
+from jaxloss._core.reduction import Reduction
 from jaxloss.regression._inputs import arguments
 
 
@@ -67,8 +67,8 @@ def absolute_error(
         Statistical Learning", 2nd edition, 2009, section 10.6,
         https://hastie.su.domains/ElemStatLearn/
     """
-    inputs, keep, weights = arguments(predictions, targets, where, weights, reduction)
-    return reduce_loss(_absolute(*inputs), keep, weights, reduction)
+    inputs, tail = arguments(predictions, targets, where, weights, reduction)
+    return tail.reduce(_absolute(*inputs))
 
 
 @pointwise
@@ -137,10 +137,10 @@ def quantile_loss(
         https://doi.org/10.2307/1913643
     """
     checks.check_number("quantile", quantile, minimum=0, maximum=1)
-    inputs, keep, weights = arguments(
+    inputs, tail = arguments(
         predictions, targets, where, weights, reduction, quantile=quantile
     )
-    return reduce_loss(_quantile(*inputs), keep, weights, reduction)
+    return tail.reduce(_quantile(*inputs))
 
 
 @pointwise
@@ -209,10 +209,10 @@ def epsilon_insensitive_loss(
         https://papers.nips.cc/paper/1238-support-vector-regression-machines
     """
     checks.check_number("epsilon", epsilon, minimum=0)
-    inputs, keep, weights = arguments(
+    inputs, tail = arguments(
         predictions, targets, where, weights, reduction, epsilon=epsilon
     )
-    return reduce_loss(_epsilon_insensitive(*inputs), keep, weights, reduction)
+    return tail.reduce(_epsilon_insensitive(*inputs))
 
 
 @pointwise

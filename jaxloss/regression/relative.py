@@ -16,7 +16,7 @@ from jaxloss._core.numerics import (
     scaled_difference,
     two_difference,
 )
-from jaxloss._core.reduction import Reduction, reduce_loss
+from jaxloss._core.reduction import Reduction
 from jaxloss.regression._inputs import arguments
 
 
@@ -84,10 +84,10 @@ def absolute_percentage_error(
         https://arxiv.org/abs/1605.02541
     """
     checks.check_number("epsilon", epsilon, minimum=0)
-    inputs, keep, weights = arguments(
+    inputs, tail = arguments(
         predictions, targets, where, weights, reduction, epsilon=epsilon
     )
-    return reduce_loss(_percentage(*inputs), keep, weights, reduction)
+    return tail.reduce(_percentage(*inputs))
 
 
 # With f = 100 abs(p - t)/d and d = max(abs(t), epsilon), at d = abs(t):
@@ -177,13 +177,13 @@ def squared_log_error(
         https://keras.io/api/losses/regression_losses/
     """
     checks.check_number("epsilon", epsilon, minimum=0)
-    (p, t, epsilon), keep, weights = arguments(
+    (p, t, epsilon), tail = arguments(
         predictions, targets, where, weights, reduction, epsilon=epsilon
     )
     loss = _squared_log(
         jnp.where(p <= epsilon, epsilon, p), jnp.where(t <= epsilon, epsilon, t)
     )
-    return reduce_loss(loss, keep, weights, reduction)
+    return tail.reduce(loss)
 
 
 # log1p(p) - log1p(t) = ± log1p(abs(p - t)/(1 + min(p, t))): no two logs to subtract.

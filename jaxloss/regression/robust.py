@@ -19,7 +19,7 @@ from jaxloss._core.numerics import (
     scaled_difference,
     two_difference,
 )
-from jaxloss._core.reduction import Reduction, reduce_loss
+from jaxloss._core.reduction import Reduction
 from jaxloss.regression._inputs import arguments
 
 
@@ -97,11 +97,11 @@ def robust_loss(
     """
     checks.check_number("alpha", alpha, maximum=2)
     checks.check_number("scale", scale, minimum=0, open_minimum=True)
-    inputs, keep, weights = arguments(
+    inputs, tail = arguments(
         predictions, targets, where, weights, reduction, alpha=alpha, scale=scale
     )
-    checks.check_values("alpha", inputs[2] <= 2, "at most 2")
-    return reduce_loss(_robust(*inputs), keep, weights, reduction)
+    checks.check_values("alpha", tail.counts(inputs[2] <= 2), "at most 2")
+    return tail.reduce(_robust(*inputs))
 
 
 # J. T. Barron, "A General and Adaptive Robust Loss Function", CVPR 2019, equation 8:

@@ -15,7 +15,7 @@ from jaxloss._core.numerics import (
     scaled_difference,
     tanh,
 )
-from jaxloss._core.reduction import Reduction, reduce_loss
+from jaxloss._core.reduction import Reduction
 from jaxloss.regression._inputs import arguments
 
 
@@ -86,10 +86,10 @@ def huber_loss(
         https://doi.org/10.1214/aoms/1177703732
     """
     checks.check_number("delta", delta, minimum=0)
-    inputs, keep, weights = arguments(
+    inputs, tail = arguments(
         predictions, targets, where, weights, reduction, delta=delta
     )
-    return reduce_loss(_huber(*inputs), keep, weights, reduction)
+    return tail.reduce(_huber(*inputs))
 
 
 # Outside, delta (abs(e) - delta/2) by halves, since e may overflow where the loss does
@@ -170,10 +170,8 @@ def smooth_l1_loss(
         Ross Girshick, "Fast R-CNN", 2015, equation 3, https://arxiv.org/abs/1504.08083
     """
     checks.check_number("beta", beta, minimum=0)
-    inputs, keep, weights = arguments(
-        predictions, targets, where, weights, reduction, beta=beta
-    )
-    return reduce_loss(_smooth_l1(*inputs), keep, weights, reduction)
+    inputs, tail = arguments(predictions, targets, where, weights, reduction, beta=beta)
+    return tail.reduce(_smooth_l1(*inputs))
 
 
 @pointwise
@@ -245,8 +243,8 @@ def log_cosh(
         Improves Variational Auto-Encoder", 2018,
         https://openreview.net/forum?id=rkglvsC9Ym
     """
-    (p, t), keep, weights = arguments(predictions, targets, where, weights, reduction)
-    return reduce_loss(_log_cosh(p, t), keep, weights, reduction)
+    (p, t), tail = arguments(predictions, targets, where, weights, reduction)
+    return tail.reduce(_log_cosh(p, t))
 
 
 # d log(cosh e)/de = tanh(e). A mean and its gradient are two passes over p and t
@@ -320,10 +318,10 @@ def charbonnier_loss(
         1994, https://doi.org/10.1109/ICIP.1994.413553
     """
     checks.check_number("epsilon", epsilon, minimum=0)
-    inputs, keep, weights = arguments(
+    inputs, tail = arguments(
         predictions, targets, where, weights, reduction, epsilon=epsilon
     )
-    return reduce_loss(_charbonnier(*inputs), keep, weights, reduction)
+    return tail.reduce(_charbonnier(*inputs))
 
 
 # With m the larger of abs(e) and epsilon, x = e/m and y = epsilon/m, the loss is

@@ -3,7 +3,7 @@
 import jax
 from jax.typing import ArrayLike
 
-from jaxloss._core.reduction import Reduction, reduce_loss
+from jaxloss._core.reduction import Reduction
 from jaxloss.regression._inputs import errors
 
 
@@ -62,8 +62,8 @@ def squared_error(
         Statistical Learning", 2nd edition, 2009, section 10.6,
         https://hastie.su.domains/ElemStatLearn/
     """
-    (e,), keep, weights = errors(predictions, targets, where, weights, reduction)
-    return reduce_loss(e * e, keep, weights, reduction)
+    (e,), tail = errors(predictions, targets, where, weights, reduction)
+    return tail.reduce(e * e)
 
 
 def l2_loss(
@@ -120,5 +120,5 @@ def l2_loss(
         Christopher M. Bishop, "Pattern Recognition and Machine Learning", 2006, section
         1.5.5, https://www.microsoft.com/en-us/research/people/cmbishop/prml-book/
     """
-    (e,), keep, weights = errors(predictions, targets, where, weights, reduction)
-    return reduce_loss((0.5 * e) * e, keep, weights, reduction)
+    (e,), tail = errors(predictions, targets, where, weights, reduction)
+    return tail.reduce((0.5 * e) * e)

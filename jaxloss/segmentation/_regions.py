@@ -7,10 +7,10 @@ import jax
 import jax.numpy as jnp
 
 from jaxloss._core import checks
-from jaxloss._core.classes import class_weight_array, drop, mask_classes
+from jaxloss._core.classes import mask_classes, per_class
 from jaxloss._core.derivative import pointwise
 from jaxloss._core.probability import sigmoid, softmax, times_complement
-from jaxloss._core.reduction import reduce_loss
+from jaxloss._core.reduction import reduce_loss, weigh
 
 
 class _Pixels(NamedTuple):
@@ -41,12 +41,13 @@ def to_pixels(predictions, targets, apply_softmax, where, weights, reduction):
     checks.check_broadcast("targets", targets.shape, "predictions", predictions.shape)
     dtype = checks.compute_dtype(predictions, targets)
     t = checks.broadcast_to(targets.astype(dtype), predictions)
-    masked, classes, keep, weights = mask_classes(
+    masked, examples = mask_classes(
         predictions, axes, where, weights, reduction, dtype, name="predictions"
     )
-    t = drop(t, classes, keep, axes)
+    t = examples.select(t)
+    classes, keep, weights = examples.classes, examples.tail.keep, examples.tail.weights
     if not apply_softmax:
-        p = _probabilities(drop(predictions.astype(dtype), classes, keep, axes))
+        p = _probabilities(examples.select(predictions.astype(dtype)), examples)
         missed = t * (1 - p)
     elif predictions.shape[-1] == 1:
         logits = masked.astype(dtype)  # once: the gradient is rounded once
@@ -61,7 +62,7 @@ def to_pixels(predictions, targets, apply_softmax, where, weights, reduction):
         weight = weights if keep is None else jnp.where(keep, weights, 0)
         weight = jnp.broadcast_to(weight, predictions.shape[:-1])[..., None]
         counts = weight != 0 if counts is None else counts & (weight != 0)
-    return _Pixels(drop(p, classes, keep, axes), t, missed, weight, counts)
+    return _Pixels(examples.select(p), t, missed, weight, counts)
 
 
 # Rounding, as of an image that was resampled, may put a probability a little outside
@@ -69,9 +70,11 @@ def to_pixels(predictions, targets, apply_softmax, where, weights, reduction):
 _SLACK = 1e-3
 
 
-def _probabilities(p):
+def _probabilities(p, examples):
     inside = (p >= -_SLACK) & (p <= 1 + _SLACK)
-    checks.check_values("predictions", inside, "probabilities if not apply_softmax")
+    checks.check_values(
+        "predictions", examples.holds(inside), "probabilities if not apply_softmax"
+    )
     return jnp.where(inside, p, jnp.nan)
 
 
@@ -84,7 +87,7 @@ def misfit(pixels, axis, alpha, beta, smooth):
     p, t, missed, weight, counts = pixels
     axes = _summed_axes(axis, p.ndim)
     hit, extra, missed = (
-        jnp.sum(part if weight is None else weight * part, axis=axes)
+        jnp.sum(part if weight is None else weigh(part, weight), axis=axes)
         for part in (p * t, _beyond(p, t), missed)
     )
     alpha = parameter("alpha", alpha, hit)
@@ -127,7 +130,7 @@ def reduce_classes(
 ):
     if class_weights is not None:
         axes = (loss.ndim - 1,)
-        loss = loss * class_weight_array(class_weights, loss, axes, loss.dtype)
+        loss = loss * per_class("class_weights", class_weights, loss, axes, loss.dtype)
     if ignore_background and loss.shape[-1] > 1:
         loss = loss[..., 1:]
         counts = None if counts is None else counts[..., 1:]

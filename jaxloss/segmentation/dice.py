@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from jaxloss._core import checks
-from jaxloss._core.reduction import Reduction
+from jaxloss._core.reduction import Reduction, weigh
 from jaxloss.segmentation._regions import misfit, reduce_classes, to_pixels
 
 
@@ -269,9 +269,9 @@ def multiclass_generalized_dice_loss(
     """
     pixels = to_pixels(predictions, targets, apply_softmax, where, weights, reduction)
     loss, counts = misfit(pixels, None, 0.5, 0.5, smooth)
-    weight = 1 if pixels.weight is None else pixels.weight
+    sizes = pixels.t if pixels.weight is None else weigh(pixels.t, pixels.weight)
     classes = loss.shape[-1]
-    size = jnp.sum((weight * pixels.t).reshape(-1, classes), axis=0)
+    size = jnp.sum(sizes.reshape(-1, classes), axis=0)
     scale = 1 / (size * size + 1e-7)
     if counts is not None:  # a class that no image has takes no share of the weights
         seen = jnp.any(counts.reshape(-1, classes), axis=0)

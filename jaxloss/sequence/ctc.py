@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from jaxloss._core import checks
-from jaxloss._core.reduction import Reduction, reduce_loss, select
+from jaxloss._core.reduction import HARMLESS, Reduction, Tail
 from jaxloss._core.softmax import is_class, widen
 from jaxloss.sequence._alignment import ctc, log_alphas, positions
 
@@ -221,8 +221,7 @@ class _Batch(NamedTuple):
     frames: jax.Array  # [..., T], True where a frame counts
     lengths: jax.Array  # [...], how many labels count
     valid: jax.Array  # [...], False where one of those was no class
-    keep: jax.Array | None
-    weights: jax.Array | None
+    tail: Tail
 
 
 def _arguments(
@@ -247,24 +246,24 @@ def _arguments(
         where = checks.to_mask("where", where)
         if where.ndim == logits.ndim:
             logits, heard, where = _drop_classes(logits, where)
-    keep, weights = checks.tail(where, weights, reduction, shape=batch, dtype=dtype)
-    if keep is not None:
-        keep = jnp.broadcast_to(keep, batch)
+    tail = checks.tail(where, weights, reduction, shape=batch, dtype=dtype)
+    tail = tail.spread(batch)
     to = "logits without classes"
-    frames = _counts("logit_paddings", logit_paddings, to, logits.shape[:-1], keep)
+    frames = _counts("logit_paddings", logit_paddings, to, logits.shape[:-1], tail)
     frames = frames & heard
-    counts = _counts("label_paddings", label_paddings, "labels", shape, keep)
+    counts = _counts("label_paddings", label_paddings, "labels", shape, tail)
 
     lengths = jnp.sum(counts, axis=-1, dtype=jnp.int32)
     known = is_class(logits, labels, -1)
     valid = known | (positions(labels) >= lengths[..., None])
-    checks.check_values("labels", valid, f"in [0, {classes})")
+    valid = jnp.all(valid, axis=-1)
+    checks.check_values("labels", tail.counts(valid), f"in [0, {classes})")
     words = jnp.where(known, labels.astype(jnp.int32), blank)
     front = [(0, 0)] * len(batch) + [(1, 0)]
     words = jnp.pad(words, front, constant_values=blank)
-    (logits,) = select(frames[..., None], logits)
-    valid = jnp.all(valid, axis=-1)
-    return _Batch(widen(logits), words, frames, lengths, valid, keep, weights)
+    logits = jnp.where(frames[..., None], logits, jnp.asarray(HARMLESS, logits.dtype))
+    logits = tail.guard(widen(logits), (-2, -1))
+    return _Batch(logits, words, frames, lengths, valid, tail)
 
 
 def _drop_classes(logits, mask):
@@ -285,15 +284,16 @@ def _blank(blank_id, classes):
     return blank
 
 
-def _counts(name, paddings, to, shape, keep):
+def _counts(name, paddings, to, shape, tail):
     """True where padding indicators are 0, in the sequences to keep."""
     paddings = checks.to_array(name, paddings)
     checks.check_broadcast(name, paddings.shape, to, shape)
     padded = paddings.astype(bool)
     known = paddings == padded.astype(paddings.dtype)
-    if keep is not None:
-        padded, known = padded | ~keep[..., None], known | ~keep[..., None]
-    checks.check_values(name, known, "0 or 1")
+    if tail.keep is not None:
+        padded = padded | ~tail.keep[..., None]
+    known = jnp.all(jnp.broadcast_to(known, shape), axis=-1)
+    checks.check_values(name, tail.counts(known), "0 or 1")
     return jnp.broadcast_to(~padded, shape)
 
 
@@ -305,4 +305,4 @@ def _log_zero(log_epsilon, batch):
 def _reduced(batch, reduction):
     loss = ctc(batch.logits, batch.words, batch.frames, batch.lengths, axis=(-2, -1))
     loss = jnp.where(batch.valid, loss, jnp.nan)
-    return reduce_loss(loss, batch.keep, batch.weights, reduction)
+    return batch.tail.reduce(loss)

@@ -1,5 +1,6 @@
 """The logits of a chunk of examples, and their cross entropy."""
 
+import dataclasses
 import math
 import operator
 
@@ -7,38 +8,50 @@ import jax.numpy as jnp
 
 from jaxloss._core import checks, chunks
 from jaxloss._core.derivative import pointwise
+from jaxloss._core.dropped import guard
 from jaxloss._core.mesh import class_count, total, vary_as
 from jaxloss._core.numerics import power_series, product, tanh
-from jaxloss._core.reduction import reduce_loss, select
+from jaxloss._core.reduction import Tail, mean
 from jaxloss._core.softmax import excess, is_class, maximum, once_read, pick, surprisal
 
 
-def losses(
-    hidden, labels, shared, keep, weights, mass,
-    reduction, chunk_size, precision, axis_name=None,
-):  # fmt: skip
+def losses(hidden, labels, shared, tail, mass, chunk_size, precision, axis_name=None):
     """The weighted cross entropies, or their sum where they are to be reduced."""
+    tail = tail.spread(labels.shape)
     rows, fixed = {"hidden": hidden}, {"labels": labels}
-    if keep is not None:
-        keep = fixed["keep"] = jnp.broadcast_to(keep, labels.shape)
-        rows["hidden"] = select(keep[..., None], hidden)[0]
+    if tail.keep is not None:
+        fixed["keep"] = tail.keep
+    if tail.weights is not None:
+        weights = jnp.broadcast_to(tail.weights, labels.shape)
+        fixed["dropped"] = weights == 0
     if mass is not None:
         rows["mass"] = mass
     options = rows_per_chunk(chunk_size, hidden), precision, axis_name
-    if reduction == "none":
+    if tail.reduction == "none":
         loss = chunks.each(_cross_entropy, rows, shared, fixed, *options)
-        return reduce_loss(loss, keep, weights, "none")
-    if weights is not None:
-        rows["weights"] = jnp.broadcast_to(weights, labels.shape)
+        return tail.reduce(loss)
+    if tail.weights is not None:
+        rows["weights"] = weights
     return chunks.total(_weighted, rows, shared, fixed, *options)
 
 
-def mean(summed, keep, weights, mass, batch, dtype):
+def harmless_rows(hidden, tail):
+    """Rows of features without those that are excluded, or of weight 0 and not finite.
+
+    The gradient of the kernel is a sum of products with these rows.
+    """
+    (hidden,) = tail.select(hidden, axes=-1)
+    if tail.weights is None:
+        return hidden
+    finite = jnp.all(jnp.isfinite(hidden), axis=-1)
+    keep = finite | (tail.weights != 0)
+    return dataclasses.replace(tail, keep=keep, weights=None).select(hidden, axes=-1)[0]
+
+
+def mean_of(summed, tail, mass, batch, dtype):
     """The mean whose weighted sum is known."""
     counted = jnp.ones(batch, dtype) if mass is None else mass
-    counted = reduce_loss(counted, keep, weights, "sum")
-    nothing = counted == 0
-    return jnp.where(nothing, 0, summed / jnp.where(nothing, 1, counted))
+    return mean(summed, dataclasses.replace(tail, reduction="sum").reduce(counted))
 
 
 # With m the largest logit and e = log Σ_j e^{x_j - m}, the sum of w_j s_j over the
@@ -49,6 +62,8 @@ def mean(summed, keep, weights, mass, batch, dtype):
 # and gradients by XLA for CPU, that is 328 MB; with an array of all s_j it is 1,047 MB.
 def _cross_entropy(x, given, fixed, axis_name):
     axis = {"axis": 1, "axis_name": axis_name}
+    if "dropped" in fixed:
+        x, given = _guarded(x, given, fixed["dropped"])
     x = logits(x, given)
     labels, valid = own_labels(x, fixed["labels"], axis_name)
     top = once_read(maximum(x, **axis), pick(x, labels, **axis))
@@ -63,7 +78,7 @@ def _cross_entropy(x, given, fixed, axis_name):
     if "label_smoothing" in given:
         alpha, classes = given["label_smoothing"], class_count(x, (1,), axis_name)
         if "class_weights" in given:
-            mass = total(jnp.sum(given["class_weights"]), axis_name)
+            mass = total(jnp.sum(given["class_weights"], axis=-1), axis_name)
         else:
             mass = jnp.asarray(classes, x.dtype)
         spread = (behind + mass * above) / classes
@@ -71,6 +86,23 @@ def _cross_entropy(x, given, fixed, axis_name):
     if "z_loss" in given:
         loss = loss + given["z_loss"] * jnp.square(top + above)
     return jnp.where(valid, loss, jnp.nan)
+
+
+def _guarded(x, given, dropped):
+    """Logits and parameters for each row, their derivatives finite where `dropped`."""
+    shapes = {"bias": x.shape, "class_weights": x.shape, "logit_softcap": x.shape}
+    shapes["temperature"] = x.shape
+
+    def each(value, shape):
+        by_row = jnp.expand_dims(dropped, tuple(range(1, len(shape))))
+        return guard(jnp.broadcast_to(value, shape), by_row)
+
+    given = {
+        name: each(value, shapes.get(name, dropped.shape))
+        for name, value in given.items()
+        if name != "weights"
+    } | {name: given[name] for name in ("weights",) if name in given}
+    return each(x, x.shape), given
 
 
 def _behind(x, top, given):
@@ -85,7 +117,7 @@ def _behind(x, top, given):
 
 def _weighted(x, given, fixed, axis_name):
     loss = _cross_entropy(x, given, fixed, axis_name)
-    return reduce_loss(loss, fixed.get("keep"), given.get("weights"), "none")
+    return Tail(fixed.get("keep"), given.get("weights"), "none").reduce(loss)
 
 
 def logits(x, given):

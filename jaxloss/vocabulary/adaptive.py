@@ -12,13 +12,14 @@ from jax.lax import PrecisionLike
 from jax.typing import ArrayLike
 
 from jaxloss._core import checks, chunks
-from jaxloss._core.reduction import Reduction, select
+from jaxloss._core.reduction import Reduction
 from jaxloss._core.softmax import surprisals
 from jaxloss.vocabulary._layer import (
+    harmless_rows,
     label_array,
     logits,
     losses,
-    mean,
+    mean_of,
     real,
     rows_per_chunk,
 )
@@ -103,32 +104,31 @@ def adaptive_softmax_cross_entropy(
         "Efficient softmax approximation for GPUs", 2017, section 4,
         https://arxiv.org/abs/1609.04309
     """
-    hidden, head, tail, bounds, dtype = _adaptive_arguments(hidden, parameters, cutoffs)
-    labels = label_array(labels, hidden)
-    keep, weights = checks.tail(
-        where, weights, reduction, shape=labels.shape, dtype=dtype
+    hidden, head, clusters, bounds, dtype = _adaptive_arguments(
+        hidden, parameters, cutoffs
     )
-    if keep is not None:
-        keep = jnp.broadcast_to(keep, labels.shape)
-        hidden = select(keep[..., None], hidden)[0]
-        labels = jnp.where(keep, labels, 0)
+    labels = label_array(labels, hidden)
+    tail = checks.tail(where, weights, reduction, shape=labels.shape, dtype=dtype)
+    hidden = harmless_rows(hidden, tail)
+    if tail.keep is not None:
+        labels = jnp.where(tail.keep, labels, 0)
     classes = bounds[-1]
     valid = (labels >= 0) & (labels < classes)
-    checks.check_values("labels", valid, f"in [0, {classes})")
+    checks.check_values("labels", tail.counts(valid), f"in [0, {classes})")
 
     at_head, loss = labels, 0
-    tail_options = weights, None, reduction, chunk_size, precision
-    for i, (part, (low, high)) in enumerate(zip(tail, pairwise(bounds), strict=True)):
+    options = None, chunk_size, precision
+    parts = zip(clusters, pairwise(bounds), strict=True)
+    for i, (part, (low, high)) in enumerate(parts):
         inside = (labels >= low) & (labels < high)
         at_head = jnp.where(inside, bounds[0] + i, at_head)
-        inside = inside if keep is None else inside & keep
         features = jnp.matmul(hidden, part["projection"], precision=precision)
         own, shared = jnp.where(inside, labels - low, 0), {"kernel": part["kernel"]}
-        loss = loss + losses(features, own, shared, inside, *tail_options)
-    loss = loss + losses(hidden, at_head, head, keep, *tail_options)
+        loss = loss + losses(features, own, shared, tail.without(~inside), *options)
+    loss = loss + losses(hidden, at_head, head, tail, *options)
     if reduction != "mean":
         return loss
-    return mean(loss, keep, weights, None, labels.shape, dtype)
+    return mean_of(loss, tail, None, labels.shape, dtype)
 
 
 def adaptive_softmax_log_probs(

@@ -6,15 +6,16 @@ from jax.lax import PrecisionLike
 from jax.typing import ArrayLike
 
 from jaxloss._core import checks, chunks
-from jaxloss._core.classes import ignored, weight_of
+from jaxloss._core.classes import Examples, ignored, weight_of_label
 from jaxloss._core.mesh import check_shared, check_split, class_count
 from jaxloss._core.reduction import Reduction
 from jaxloss._core.softmax import entropy, is_class, maximum, once_read, pick, surprisal
 from jaxloss.vocabulary._layer import (
+    harmless_rows,
     label_array,
     logits,
     losses,
-    mean,
+    mean_of,
     own_labels,
     real,
     rows_per_chunk,
@@ -140,14 +141,12 @@ def linear_cross_entropy(
     """
     checks.check_number("label_smoothing", label_smoothing, minimum=0, maximum=1)
     hidden, kernel, labels, dtype = _arguments(hidden, kernel, labels, axis_name)
-    keep, weights = checks.tail(
-        where, weights, reduction, shape=labels.shape, dtype=dtype
-    )
-    dropped = ignored(labels, ignore_index)
-    if dropped is not None:
-        keep = ~dropped if keep is None else keep & ~dropped
-    labels = labels if keep is None else jnp.where(keep, labels, 0)
-    _check_labels(labels, kernel, axis_name)
+    tail = checks.tail(where, weights, reduction, shape=labels.shape, dtype=dtype)
+    without = ignored(labels, ignore_index)
+    tail = tail if without is None else tail.without(without)
+    labels = labels if tail.keep is None else jnp.where(tail.keep, labels, 0)
+    hidden = harmless_rows(hidden, tail)
+    _check_labels(labels, kernel, axis_name, tail)
 
     classes = kernel.shape[1]
     shared = {
@@ -160,12 +159,13 @@ def linear_cross_entropy(
         shared["class_weights"] = _per_class(
             "class_weights", class_weights, classes, dtype
         )
-        mass = weight_of(shared["class_weights"], labels, axis_name)
-    options = reduction, chunk_size, precision, axis_name
-    loss = losses(hidden, labels, shared, keep, weights, mass, *options)
+        examples = Examples((1,), None, tail, dtype, axis_name)
+        mass = weight_of_label(shared["class_weights"], labels, examples)
+    options = chunk_size, precision, axis_name
+    loss = losses(hidden, labels, shared, tail, mass, *options)
     if reduction != "mean":
         return loss
-    return mean(loss, keep, weights, mass, labels.shape, dtype)
+    return mean_of(loss, tail, mass, labels.shape, dtype)
 
 
 def linear_log_probs(
@@ -272,8 +272,9 @@ def _log_probs(x, given, fixed, axis_name):
     return log_probs, entropy(x, labels, top, **axis)
 
 
-def _check_labels(labels, kernel, axis_name):
+def _check_labels(labels, kernel, axis_name, tail=None):
     valid = is_class(kernel, labels, 1, axis_name)
+    valid = valid if tail is None else tail.counts(valid)
     checks.check_values(
         "labels", valid, f"in [0, {class_count(kernel, (1,), axis_name)})"
     )
