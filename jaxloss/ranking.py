@@ -1,15 +1,19 @@
 """Ranking losses: the scores of a list of items against their relevance."""
 
+from __future__ import annotations
+
 from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from jaxloss._core import checks
+from jaxloss._core.arguments import checks
+from jaxloss._core.arguments.public import public
 from jaxloss._core.softmax import soft_cross_entropy
 
 
+@public()
 def ranking_softmax_loss(
     logits: ArrayLike,
     labels: ArrayLike,

@@ -8,7 +8,9 @@ from jax.experimental import checkify
 from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from jaxloss._core import checks
+import jaxloss as jl
+from jaxloss._core.arguments import checks
+from jaxloss._core.arguments.tail import Tail
 
 F16, F32, I32 = jnp.float16, jnp.float32, jnp.int32
 
@@ -74,27 +76,27 @@ F16, F32, I32 = jnp.float16, jnp.float32, jnp.int32
             "`reduction` must be one of 'none', 'sum', got 'max'.",
         ),
         (
-            lambda: checks.check_number("gamma", -1, minimum=0),
+            lambda: checks.at_least(0).check("gamma", -1),
             ValueError,
             "`gamma` must be in [0, inf], got -1.",
         ),
         (
-            lambda: checks.check_number("scale", 0.0, minimum=0, open_minimum=True),
+            lambda: checks.above(0).check("scale", 0.0),
             ValueError,
             "`scale` must be in (0, inf], got 0.0.",
         ),
         (
-            lambda: checks.check_number("share", float("nan"), minimum=0, maximum=1),
+            lambda: checks.between(0, 1).check("share", float("nan")),
             ValueError,
             "`share` must be in [0, 1], got nan.",
         ),
         (
-            lambda: checks.check_number("share", np.array([0.5, 1.5]), maximum=1),
+            lambda: checks.Interval(maximum=1).check("share", np.array([0.5, 1.5])),
             ValueError,
             "`share` must be in [-inf, 1], got [0.5 1.5].",
         ),
         (
-            lambda: checks.check_number("share", np.array("half")),
+            lambda: checks.Interval().check("share", np.array("half")),
             TypeError,
             "`share` must be real, got <U4.",
         ),
@@ -203,11 +205,13 @@ def test_broadcast_follows_the_placement_on_an_explicit_mesh():
     assert found.sharding.spec == P("examples", None)
 
 
-def test_numbers_are_checked_and_traced_values_are_not():
+def test_numbers_are_checked_and_arrays_are_not():
     for number in (0, 0.5, True, np.float32(1), np.array([0.0, 1.0])):
-        checks.check_number("share", number, minimum=0, maximum=1)
+        checks.between(0, 1).check("share", number)
     # An array is judged alike with and without `jit`.
-    checks.check_number("share", jnp.array(7.0), minimum=0, maximum=1)
+    assert np.isfinite(jl.huber_loss(1.0, delta=jnp.array(-7.0)))
+    with pytest.raises(ValueError, match=r"^`delta` must be in \[0, inf\], got -7.0.$"):
+        jl.huber_loss(1.0, delta=-7.0)
 
 
 def test_class_arrays_keep_their_precision():
@@ -220,17 +224,18 @@ def test_class_arrays_keep_their_precision():
 
 
 def test_tail_takes_the_rank_of_the_loss():
-    keep, weights = checks.tail(True, [1, 2, 3], "sum", shape=(2, 3), dtype=F32)
-    assert keep.shape == (1, 1)
-    assert weights.shape == (1, 3)
-    assert weights.dtype == F32
-    assert checks.tail(None, None, "none", shape=(2,), dtype=F32) == (None, None)
+    tail = checks.tail(True, [1, 2, 3], "sum", shape=(2, 3), dtype=F32)
+    assert tail.keep.shape == (1, 1)
+    assert tail.weights.shape == (1, 3)
+    assert tail.weights.dtype == F32
+    assert checks.tail(None, None, "none", shape=(2,), dtype=F32) == Tail(
+        None, None, "none"
+    )
 
 
 def test_values_are_checked_under_checkify_alone():
     def checked(x):
-        checks.check_values("labels", x >= 0, "at least 0")
-        return x
+        return checks.check_values("labels", x, x >= 0, "at least 0")
 
     bad = jnp.array([1, -1])
     assert jax.jit(checked)(bad).tolist() == [1, -1]

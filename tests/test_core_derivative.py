@@ -10,7 +10,7 @@ import pytest
 from jax.sharding import AxisType
 from jax.sharding import PartitionSpec as P
 
-from jaxloss._core.derivative import analytic, pointwise
+from jaxloss._core.rule.analytic import analytic, pointwise
 
 RNG = np.random.default_rng(0)
 

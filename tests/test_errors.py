@@ -117,7 +117,8 @@ def test_no_input_widens_the_first(case):
                 x, jnp.array(0), class_weights=jnp.ones(2)
             ),
             ValueError,
-            "`class_weights` must have one weight a class, shape (3,), got shape (2,).",
+            "`class_weights` must have one number per class, shape (3,), "
+            "got shape (2,).",
         ),
         (
             lambda x: jl.l2_loss(x * 1j),

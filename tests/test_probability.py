@@ -7,7 +7,7 @@ import pytest
 from mpmath import mp, mpf
 from ulp import ulp
 
-from jaxloss._core import probability
+from jaxloss._core.numerics import probability
 
 # What log_quotient may be off by, beyond one rounding of its result.
 BEYOND = {"float32": 2e-9, "float64": 4e-18}

@@ -374,7 +374,7 @@ def test_messages_name_the_argument():
     with pytest.raises(ValueError, match=r"`alpha` must broadcast .* \(4, 3\)"):
         jl.tversky_loss(LOGITS, TARGETS, alpha=np.ones(4))
     with pytest.raises(
-        ValueError, match=r"`class_weights` must have one weight a class"
+        ValueError, match=r"`class_weights` must have one number per class"
     ):
         jl.dice_loss(LOGITS, TARGETS, class_weights=np.ones(2))
     with pytest.raises(ValueError, match="`reduction` must be one of"):

@@ -10,7 +10,7 @@ import pytest
 from common import assert_close
 
 import jaxloss as jl
-from jaxloss._core.layout import Layout
+from jaxloss._core.sweeps.layout import Layout
 
 pytestmark = pytest.mark.usefixtures("device")
 

@@ -11,16 +11,17 @@ import jax
 import jax.numpy as jnp
 from jax.lax import stop_gradient
 
-from jaxloss._core.derivative import analytic
-from jaxloss._core.mesh import (
+from jaxloss._core.devices import (
     class_count,
     is_split,
-    largest,
+    max_over_devices,
     own_index,
     placement,
-    total,
+    sum_over_devices,
 )
-from jaxloss._core.numerics import capped_product, expm1, two_difference
+from jaxloss._core.numerics.exact import capped_product, two_difference
+from jaxloss._core.numerics.functions import accurate_expm1
+from jaxloss._core.rule.analytic import analytic
 
 Axes = int | tuple[int, ...]
 
@@ -50,7 +51,9 @@ def _gather(logits, labels, axis, axis_name=None):
     picked = jnp.squeeze(picked, axis)
     if axis_name is None:
         return picked
-    return total(jnp.where(is_class(logits, index, axis), picked, 0), axis_name)
+    return sum_over_devices(
+        jnp.where(is_class(logits, index, axis), picked, 0), axis_name
+    )
 
 
 def is_class(
@@ -76,7 +79,7 @@ def maximum(logits: jax.Array, axis: Axes, axis_name: str | None = None) -> jax.
     """
     empty = -jnp.inf if logits.size == 0 else None
     top = widen(stop_gradient(jnp.max(logits, axis=axis, initial=empty)))
-    top = largest(top, axis_name)
+    top = max_over_devices(top, axis_name)
     return jnp.where(jnp.isneginf(top), 0, top)
 
 
@@ -117,7 +120,7 @@ def _rest(logits, labels, top, axis, axis_name):
 def _at_label(logits, labels, top, axis, axis_name):
     """x_y, e^-a, s, log(s + e^-a) and 1 / (s + e^-a), one number an example each."""
     _, rest = _rest(logits, labels, jnp.expand_dims(top, axis), axis, axis_name)
-    others = total(jnp.sum(rest, axis=axis), axis_name)
+    others = sum_over_devices(jnp.sum(rest, axis=axis), axis_name)
 
     valid = is_class(logits, labels, axis, axis_name)
     own = jnp.where(valid, _gather(logits, labels, axis, axis_name), nan)
@@ -198,7 +201,7 @@ def _entropy_forward(logits, labels, top, *, axis, axis_name):
     own, own_share, _, excess, share = _at_label(logits, labels, top, axis, axis_name)
     _, rest = _rest(logits, labels, jnp.expand_dims(top, axis), axis, axis_name)
     behind = _behind(logits, jnp.expand_dims(top, axis))
-    others = total(jnp.sum(rest * behind, axis=axis), axis_name)
+    others = sum_over_devices(jnp.sum(rest * behind, axis=axis), axis_name)
     value = excess + share * (others + own_share * _behind(own, top))
     return value, (logits, labels, top, own_share * share, share, excess, value)
 
@@ -246,9 +249,9 @@ def _exponentials(logits, top):
 
 
 def _sum_of_rest(exponentials, axis, axis_name):
-    whole = total(jnp.sum(exponentials, axis=axis, keepdims=True), axis_name)
+    whole = sum_over_devices(jnp.sum(exponentials, axis=axis, keepdims=True), axis_name)
     below = exponentials - jnp.floor(exponentials)
-    below = total(jnp.sum(below, axis=axis, keepdims=True), axis_name)
+    below = sum_over_devices(jnp.sum(below, axis=axis, keepdims=True), axis_name)
     return jnp.where(whole >= 2, whole - 1, below)
 
 
@@ -262,11 +265,11 @@ def _sum_of_rest(exponentials, axis, axis_name):
 def _soft_forward(logits, labels, top, *, axis, axis_name):
     top = jnp.expand_dims(top, axis)
     rest = _sum_of_rest(_exponentials(logits, top), axis, axis_name)
-    mass = total(jnp.sum(labels, axis=axis, keepdims=True), axis_name)
+    mass = sum_over_devices(jnp.sum(labels, axis=axis, keepdims=True), axis_name)
     base = jnp.log1p(rest)
     # By halves: m - x_j may overflow where q_j times it does not.
     behind = capped_product(labels, -(logits / 2 + -top / 2))
-    behind = total(jnp.sum(behind, axis=axis), axis_name)
+    behind = sum_over_devices(jnp.sum(behind, axis=axis), axis_name)
     behind = jnp.where(behind == 0, 0, 2 * behind)
     value = behind + jnp.squeeze(mass * base, axis)
     return value, (logits, labels, top, rest, mass, base)
@@ -314,7 +317,7 @@ def soft_cross_entropy(
 # Σ_j v_j (1 - p_j) with 1 - p_j = -expm1(log p_j). As d p_j = -p_j d surprisal_j, its
 # slope by the logits is that of the cross entropy with the labels v p.
 def _miss_forward(logits, scale, *, axis):
-    miss = -expm1(-surprisals(logits, axis=axis))
+    miss = -accurate_expm1(-surprisals(logits, axis=axis))
     return jnp.sum(scale * miss, axis=axis), (logits, scale)
 
 
@@ -327,7 +330,7 @@ def _miss_backward(residuals, cotangent, *, axis):
     mass = jnp.sum(labels, axis=axis, keepdims=True)
     rest = _sum_of_rest(_exponentials(logits, top), axis, None)
     slope = _soft_slope(logits, labels, top, rest, mass)
-    return cotangent * slope, cotangent * -expm1(-surprise)
+    return cotangent * slope, cotangent * -accurate_expm1(-surprise)
 
 
 _weighted_miss = analytic(_miss_forward, _miss_backward)
@@ -348,7 +351,7 @@ def _excess_forward(logits, top, *, axis, axis_name):
     e = jnp.exp(gap)
     rest = jnp.sum(jnp.where(first, e - 1, e * (1 + lost)), axis=axis)
     ties = jnp.sum(first, axis=axis, dtype=rest.dtype)
-    rest = total(rest, axis_name) + (total(ties, axis_name) - 1)
+    rest = sum_over_devices(rest, axis_name) + (sum_over_devices(ties, axis_name) - 1)
     return jnp.log1p(rest), (logits, top, rest)
 
 

@@ -1,15 +1,21 @@
 """Cross entropies of a logit or of a probability."""
 
+from __future__ import annotations
+
 import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from jaxloss._core import checks
-from jaxloss._core.derivative import pointwise
-from jaxloss._core.numerics import capped_product, magnitude, quotient, relu
-from jaxloss._core.reduction import Reduction
+from jaxloss._core.arguments import checks
+from jaxloss._core.arguments.checks import between
+from jaxloss._core.arguments.public import public
+from jaxloss._core.arguments.tail import Reduction
+from jaxloss._core.numerics.exact import capped_product, quotient
+from jaxloss._core.numerics.functions import magnitude, relu
+from jaxloss._core.rule.analytic import pointwise
 
 
+@public(label_smoothing=between(0, 1))
 def sigmoid_binary_cross_entropy(
     logits: ArrayLike,
     labels: ArrayLike,
@@ -77,7 +83,6 @@ def sigmoid_binary_cross_entropy(
         equation 4.90,
         https://www.microsoft.com/en-us/research/people/cmbishop/prml-book/
     """
-    checks.check_number("label_smoothing", label_smoothing, minimum=0, maximum=1)
     inputs, tail = checks.elementwise(
         where,
         weights,
@@ -125,6 +130,7 @@ def _cross_entropy(x, y, weight, smoothing):
     return value, (slope / (1 + u), tilt(kept), weight_slope, tilt(0.5 - y))
 
 
+@public()
 def binary_cross_entropy(
     probabilities: ArrayLike,
     labels: ArrayLike,
@@ -186,7 +192,7 @@ def binary_cross_entropy(
         where, weights, reduction, probabilities=probabilities, labels=labels
     )
     inside = (p >= 0) & (p <= 1)
-    checks.check_values("probabilities", tail.counts(inside), "in [0, 1]")
+    p = checks.check_values("probabilities", p, tail.counts(inside), "in [0, 1]")
     return tail.reduce(_probability_cross_entropy(p, y))
 
 

@@ -1,24 +1,27 @@
 """The focal loss: a cross entropy times a power of the probability it misses."""
 
+from __future__ import annotations
+
 import jax
 import jax.numpy as jnp
 from jax.lax import stop_gradient
 from jax.typing import ArrayLike
 
-from jaxloss._core import checks
-from jaxloss._core.derivative import analytic, pointwise
-from jaxloss._core.numerics import (
-    exp_minus,
-    log1p_unit,
-    magnitude,
-    product,
+from jaxloss._core.arguments import checks
+from jaxloss._core.arguments.checks import at_least, between
+from jaxloss._core.arguments.public import public
+from jaxloss._core.arguments.tail import Reduction
+from jaxloss._core.numerics.exact import (
     quotient,
     remainder,
     two_difference,
+    zero_safe_product,
 )
-from jaxloss._core.reduction import Reduction
+from jaxloss._core.numerics.functions import exp_minus, log1p_unit, magnitude
+from jaxloss._core.rule.analytic import analytic, pointwise
 
 
+@public(alpha=between(0, 1), gamma=at_least(0))
 def sigmoid_focal_loss(
     logits: ArrayLike,
     labels: ArrayLike,
@@ -86,10 +89,7 @@ def sigmoid_focal_loss(
         Loss for Dense Object Detection", 2017, equations 4 and 5,
         https://arxiv.org/abs/1708.02002
     """
-    checks.check_number("gamma", gamma, minimum=0)
     balance = {} if alpha is None else {"alpha": alpha}
-    if alpha is not None:
-        checks.check_number("alpha", alpha, minimum=0, maximum=1)
     (x, y, gamma, *balance), tail = checks.elementwise(
         where,
         weights,
@@ -191,7 +191,7 @@ _modulate = analytic(_modulate_forward, _modulate_backward)
 
 
 def _modulate_y(x, y, gamma):
-    slope = product(gamma, _modulate(x, y, gamma - 1)) * _tanh_half(x)
+    slope = zero_safe_product(gamma, _modulate(x, y, gamma - 1)) * _tanh_half(x)
     return jnp.where(x >= 0, -slope, slope)
 
 
@@ -217,7 +217,7 @@ def _focal_forward(x, y, gamma):
     log, log_lost = log1p_unit(u, u_lost)
     h = weak * a + log
     value = _power(miss, gamma) * (h + (h * (gamma * short) + log_lost))
-    return jnp.where(jnp.isinf(a), product(weak, a), value), (x, y, gamma)
+    return jnp.where(jnp.isinf(a), zero_safe_product(weak, a), value), (x, y, gamma)
 
 
 def _focal_backward(residuals, cotangent):
@@ -256,7 +256,7 @@ def _label_slope(x, y, gamma, factor):
     side = gamma * press * gap
     side_lost = gamma * (press * gap_lost + press_lost * gap)
     total, total_lost = two_difference(magnitude(finite), -side)
-    total = total + (total_lost + side_lost + product(gamma * short, total))
+    total = total + (total_lost + side_lost + zero_safe_product(gamma * short, total))
     slope = factor * jnp.where(right, -total, total)
     return _valued(stop_gradient(slope), _pull(x, y, gamma) - factor * finite)
 
@@ -307,11 +307,11 @@ def _pull(x, y, gamma):
     miss, *_ = _miss(u, u_lost, strong, weak)
     d = -sign * _tanh_half(x)
     less = _modulate(x, y, gamma - 1)
-    pull = product(gamma, less * d)
+    pull = zero_safe_product(gamma, less * d)
     pressed = (gamma - 1) * (h / jnp.where(miss == 0, 1, miss)) * d
     h_slope = (weak - strong * u) * pull
     lean = (gamma - 1) * _lean(u, strong, weak) * pull
-    bend = product(gamma, less) * (2 * u / (1 + u))
+    bend = zero_safe_product(gamma, less) * (2 * u / (1 + u))
     return h * pull, (
         (sign * (h_slope + h * lean) - h * bend) / (1 + u),
         pull * (pressed - finite),

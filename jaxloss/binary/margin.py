@@ -1,16 +1,20 @@
 """Losses of the margin: a score, or a distance, against a target of 1 or -1."""
 
+from __future__ import annotations
+
 import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from jaxloss._core import checks
-from jaxloss._core.derivative import pointwise
-from jaxloss._core.numerics import relu, softplus
-from jaxloss._core.probability import sigmoid
-from jaxloss._core.reduction import Reduction
+from jaxloss._core.arguments import checks
+from jaxloss._core.arguments.public import public
+from jaxloss._core.arguments.tail import Reduction
+from jaxloss._core.numerics.functions import relu, softplus
+from jaxloss._core.numerics.probability import sigmoid
+from jaxloss._core.rule.analytic import pointwise
 
 
+@public()
 def hinge_loss(
     predictor_outputs: ArrayLike,
     targets: ArrayLike,
@@ -70,6 +74,7 @@ def hinge_loss(
     return tail.reduce(_hinge(x, t))
 
 
+@public()
 def squared_hinge_loss(
     predictor_outputs: ArrayLike,
     targets: ArrayLike,
@@ -130,6 +135,7 @@ def squared_hinge_loss(
     return tail.reduce(_squared_hinge(x, t))
 
 
+@public()
 def soft_margin_loss(
     predictor_outputs: ArrayLike,
     targets: ArrayLike,
@@ -190,6 +196,7 @@ def soft_margin_loss(
     return tail.reduce(_soft_margin(x, t))
 
 
+@public()
 def perceptron_loss(
     predictor_outputs: ArrayLike,
     targets: ArrayLike,
@@ -249,6 +256,7 @@ def perceptron_loss(
     return tail.reduce(_perceptron(x, t))
 
 
+@public()
 def hinge_embedding_loss(
     distances: ArrayLike,
     targets: ArrayLike,
@@ -317,7 +325,7 @@ def hinge_embedding_loss(
         where, weights, reduction, distances=distances, targets=targets, margin=margin
     )
     valid = jnp.abs(t) == 1
-    checks.check_values("targets", tail.counts(valid), "1 or -1")
+    t = checks.check_values("targets", t, tail.counts(valid), "1 or -1")
     # PyTorch's clamp lets the gradient through at the margin itself.
     apart = jnp.where(margin - x < 0, 0, margin - x)
     loss = jnp.where(t == 1, x, jnp.where(valid, apart, jnp.nan))
@@ -344,13 +352,12 @@ _perceptron = _of_margin(lambda m: (relu(-m), jnp.where(-m <= 0, 0.0, -1.0)))
 
 def _signed(predictor_outputs, targets, where, weights, reduction):
     """Scores and targets in one shape, checked and masked."""
-    arrays, tail = checks.elementwise(
+    (x, t), tail = checks.elementwise(
         where,
         weights,
         reduction,
         predictor_outputs=predictor_outputs,
         targets=targets,
     )
-    signs = jnp.abs(arrays[1]) == 1
-    checks.check_values("targets", tail.counts(signs), "±1")
-    return arrays, tail
+    signs = jnp.abs(t) == 1
+    return (x, checks.check_values("targets", t, tail.counts(signs), "±1")), tail

@@ -1,13 +1,17 @@
 """The binary sparsemax loss."""
 
+from __future__ import annotations
+
 import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from jaxloss._core import checks
-from jaxloss._core.reduction import Reduction
+from jaxloss._core.arguments import checks
+from jaxloss._core.arguments.public import public
+from jaxloss._core.arguments.tail import Reduction
 
 
+@public()
 def sparsemax_loss(
     logits: ArrayLike,
     labels: ArrayLike,
@@ -73,7 +77,7 @@ def sparsemax_loss(
         where, weights, reduction, logits=logits, labels=labels
     )
     valid = (y == 0) | (y == 1)
-    checks.check_values("labels", tail.counts(valid), "0 or 1")
+    y = checks.check_values("labels", y, tail.counts(valid), "0 or 1")
     loss = _sparse_plus(jnp.where(y == 0, x, jnp.where(valid, -x, jnp.nan)))
     return tail.reduce(loss)
 

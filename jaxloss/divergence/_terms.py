@@ -1,12 +1,14 @@
 """What the divergences share: their arguments, and one term."""
 
+from __future__ import annotations
+
 import math
 
 import jax.numpy as jnp
 
-from jaxloss._core import checks
-from jaxloss._core.classes import mask_classes
-from jaxloss._core.numerics import power_series
+from jaxloss._core.arguments import checks
+from jaxloss._core.arguments.classes import mask_classes
+from jaxloss._core.numerics.functions import power_series
 
 
 def arguments(

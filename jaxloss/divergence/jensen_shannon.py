@@ -1,18 +1,24 @@
 """The Jensen-Shannon divergence."""
 
+from __future__ import annotations
+
 import jax
 import jax.numpy as jnp
 from jax.lax import stop_gradient
 from jax.typing import ArrayLike
 
-from jaxloss._core import checks
-from jaxloss._core.derivative import pointwise
-from jaxloss._core.numerics import expm1, magnitude, two_difference
-from jaxloss._core.probability import log_softmax
-from jaxloss._core.reduction import Reduction
+from jaxloss._core.arguments import checks
+from jaxloss._core.arguments.checks import between
+from jaxloss._core.arguments.public import public
+from jaxloss._core.arguments.tail import Reduction
+from jaxloss._core.numerics.exact import two_difference
+from jaxloss._core.numerics.functions import accurate_expm1, magnitude
+from jaxloss._core.numerics.probability import log_softmax
+from jaxloss._core.rule.analytic import pointwise
 from jaxloss.divergence._terms import arguments, bregman
 
 
+@public(beta=between(0, 1))
 def jensen_shannon_divergence(
     logits_p: ArrayLike,
     logits_q: ArrayLike,
@@ -82,7 +88,6 @@ def jensen_shannon_divergence(
         Jianhua Lin, "Divergence Measures Based on the Shannon Entropy", 1991,
         https://doi.org/10.1109/18.61115, equation 4.1
     """
-    checks.check_number("beta", beta, minimum=0, maximum=1)
     x, y, examples = arguments(
         "logits_p", logits_p, "logits_q", logits_q,
         axis, where, weights, reduction, nothing=(-jnp.inf, -jnp.inf),
@@ -99,7 +104,7 @@ def jensen_shannon_divergence(
     # known as exactly as p and q differ, since Σ q (p/q) = 1.
     gap = _difference(p.log_p, q.log_p, p.lost - q.lost)
     near = jnp.abs(gap) < 1
-    excess = jnp.where(near, q.p * expm1(jnp.where(near, gap, 0)), p.p - q.p)
+    excess = jnp.where(near, q.p * accurate_expm1(jnp.where(near, gap, 0)), p.p - q.p)
     shift = stop_gradient(jnp.log1p(jnp.sum(excess, axis=axes, keepdims=True)))
 
     terms = _mixture_entropy(p.log_p, q.log_p, p.lost - shift, q.lost, beta)
@@ -126,14 +131,14 @@ def _mixture_entropy(log_p, log_q, lost_p, lost_q, beta):
     high, low = jnp.where(ahead, p, q), jnp.where(ahead, q, p)
     m = w * high + v * low
 
-    step = v * expm1(-u)
+    step = v * accurate_expm1(-u)
     near = step > -0.5
     share = jnp.where(near, 1, w + v * jnp.exp(-u))
     none = share == 0  # w = 0 and u is large
     far = jnp.where(none, -u, jnp.log(jnp.where(none, 1, share)))
     z_high = jnp.where(near, jnp.log1p(jnp.where(near, step, 0)), far)
     moderate = u < 80
-    z_low = jnp.log1p(w * expm1(jnp.where(moderate, u, 0)))
+    z_low = jnp.log1p(w * accurate_expm1(jnp.where(moderate, u, 0)))
     z_low = jnp.where(moderate, z_low, u + z_high)
 
     of_high, of_low = bregman(high, m, z_high), bregman(low, m, z_low)

@@ -1,17 +1,22 @@
 """Relative entropies: the Kullback-Leibler divergence and its kin."""
 
+from __future__ import annotations
+
 import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from jaxloss._core import checks
-from jaxloss._core.derivative import pointwise
-from jaxloss._core.numerics import expm1, product
-from jaxloss._core.probability import log_quotient
-from jaxloss._core.reduction import Reduction
+from jaxloss._core.arguments import checks
+from jaxloss._core.arguments.public import public
+from jaxloss._core.arguments.tail import Reduction
+from jaxloss._core.numerics.exact import zero_safe_product
+from jaxloss._core.numerics.functions import accurate_expm1
+from jaxloss._core.numerics.probability import log_quotient
+from jaxloss._core.rule.analytic import pointwise
 from jaxloss.divergence._terms import arguments, bregman
 
 
+@public()
 def kl_divergence(
     log_predictions: ArrayLike,
     targets: ArrayLike,
@@ -85,7 +90,7 @@ def kl_divergence(
         "log_predictions", log_predictions, "targets", targets,
         axis, where, weights, reduction, nothing=(-jnp.inf, 0.0),
     )  # fmt: skip
-    checks.check_values("targets", examples.holds(t >= 0), "at least 0")
+    t = checks.check_values("targets", t, examples.holds(t >= 0), "at least 0")
     loss = jnp.sum(_relative_entropy(x, t), axis=examples.axes)
     return examples.tail.reduce(loss)
 
@@ -100,6 +105,7 @@ def _relative_entropy(x, t):
     return value, (-t, jnp.where(absent | jnp.isinf(gain), 0, gain + 1))
 
 
+@public()
 def kl_divergence_with_log_targets(
     log_predictions: ArrayLike,
     log_targets: ArrayLike,
@@ -181,10 +187,11 @@ def _log_relative_entropy(x, y):
     never = jnp.isposinf(gain)
 
     gain = jnp.where(never, 0, gain)
-    value = jnp.where(never, jnp.inf, product(t, gain))
-    return value, (-t, jnp.where(never, 0, product(t, gain + 1)))
+    value = jnp.where(never, jnp.inf, zero_safe_product(t, gain))
+    return value, (-t, jnp.where(never, 0, zero_safe_product(t, gain + 1)))
 
 
+@public()
 def generalized_kl_divergence(
     log_predictions: ArrayLike,
     targets: ArrayLike,
@@ -256,7 +263,7 @@ def generalized_kl_divergence(
         "log_predictions", log_predictions, "targets", targets,
         axis, where, weights, reduction, nothing=(-jnp.inf, 0.0),
     )  # fmt: skip
-    checks.check_values("targets", examples.holds(t >= 0), "at least 0")
+    t = checks.check_values("targets", t, examples.holds(t >= 0), "at least 0")
     loss = jnp.sum(_generalized_entropy(x, t), axis=examples.axes)
     return examples.tail.reduce(loss)
 
@@ -272,10 +279,11 @@ def _generalized_entropy(x, t):
     z = -log_quotient(jnp.where(absent, 1, t), x)
     near = ~absent & (jnp.abs(z) < 1)
     value = jnp.where(absent, q, bregman(t, q, z))
-    slope = jnp.where(near, t * expm1(jnp.where(near, z, 0)), q - t)
+    slope = jnp.where(near, t * accurate_expm1(jnp.where(near, z, 0)), q - t)
     return value, (slope, jnp.where(absent | jnp.isinf(z), 0, -z))
 
 
+@public()
 def convex_kl_divergence(
     log_predictions: ArrayLike,
     targets: ArrayLike,

@@ -1,15 +1,19 @@
 """The Wasserstein distance on a line."""
 
+from __future__ import annotations
+
 import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from jaxloss._core import checks
-from jaxloss._core.mesh import whole
-from jaxloss._core.reduction import Reduction
+from jaxloss._core.arguments import checks
+from jaxloss._core.arguments.public import public
+from jaxloss._core.arguments.tail import Reduction
+from jaxloss._core.devices import whole
 from jaxloss.divergence._terms import arguments
 
 
+@public()
 def wasserstein_distance(
     probabilities: ArrayLike,
     targets: ArrayLike,
@@ -80,8 +84,10 @@ def wasserstein_distance(
         "probabilities", probabilities, "targets", targets,
         axis, where, weights, reduction, nothing=(0.0, 0.0),
     )  # fmt: skip
-    for name, mass in (("probabilities", p), ("targets", t)):
-        checks.check_values(name, examples.holds(mass >= 0), "at least 0")
+    p, t = (
+        checks.check_values(name, mass, examples.holds(mass >= 0), "at least 0")
+        for name, mass in (("probabilities", p), ("targets", t))
+    )
     surplus = whole(jnp.where((p >= 0) & (t >= 0), p - t, jnp.nan), axis)
     # What has to cross from each point to the next; beyond the last there is none.
     flow = jnp.cumsum(surplus, axis=axis)

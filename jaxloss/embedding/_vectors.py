@@ -1,11 +1,13 @@
 """What the losses on embeddings share."""
 
+from __future__ import annotations
+
 import jax.numpy as jnp
 from jax.lax import stop_gradient
 
-from jaxloss._core import checks
-from jaxloss._core.mesh import broadcast_to
-from jaxloss._core.numerics import fraction
+from jaxloss._core.arguments import checks
+from jaxloss._core.devices import broadcast_to
+from jaxloss._core.numerics.exact import fraction, scale_of
 
 
 def unit_vector(x, epsilon, axes):
@@ -17,10 +19,11 @@ def unit_vector(x, epsilon, axes):
     """
     largest = stop_gradient(jnp.max(jnp.abs(x), axis=axes, keepdims=True, initial=0))
     zero = largest == 0
-    scaled = fraction(x, broadcast_to(jnp.where(zero, 1, largest), x))
+    scale = scale_of(largest)
+    scaled = fraction(x, broadcast_to(scale, x))
     square = jnp.sum(scaled * scaled, axis=axes, keepdims=True)
     norm = jnp.sqrt(jnp.where(zero, 1, square))
-    floor = jnp.sqrt(epsilon) / jnp.where(zero, 1, largest)
+    floor = jnp.sqrt(epsilon) / scale
     unit = ~zero & (norm >= floor)
     vector = jnp.where(zero, 0, scaled / jnp.where(unit | zero, norm, floor))
     return vector, jnp.squeeze(unit, axes)

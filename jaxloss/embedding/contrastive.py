@@ -1,5 +1,7 @@
 """Losses over all pairs of a batch."""
 
+from __future__ import annotations
+
 from typing import NamedTuple
 
 import jax
@@ -7,15 +9,18 @@ import jax.numpy as jnp
 from jax.lax import stop_gradient
 from jax.typing import ArrayLike
 
-from jaxloss._core import checks
-from jaxloss._core.derivative import analytic
-from jaxloss._core.mesh import is_split, whole
-from jaxloss._core.numerics import softplus
-from jaxloss._core.probability import sigmoid
-from jaxloss._core.reduction import Reduction
+from jaxloss._core.arguments import checks
+from jaxloss._core.arguments.checks import above
+from jaxloss._core.arguments.public import public
+from jaxloss._core.arguments.tail import Reduction
+from jaxloss._core.devices import is_split, whole
+from jaxloss._core.numerics.functions import softplus
+from jaxloss._core.numerics.probability import sigmoid
+from jaxloss._core.rule.analytic import analytic
 from jaxloss.embedding._vectors import clamp, unit_vector
 
 
+@public(temperature=above(0))
 def ntxent(
     embeddings: ArrayLike,
     labels: ArrayLike,
@@ -77,7 +82,6 @@ def ntxent(
         Ting Chen et al., "A Simple Framework for Contrastive Learning of Visual
         Representations", ICML 2020, https://arxiv.org/abs/2002.05709, equation 1
     """
-    checks.check_number("temperature", temperature, minimum=0, open_minimum=True)
     batch, tail = _examples(embeddings, labels, where, weights, reduction)
     temperature = checks.scalar("temperature", temperature, batch.x.dtype)
     floor = jnp.finfo(batch.x.dtype).eps  # of the squared norm, as optax's
@@ -118,6 +122,7 @@ def _contrast_backward(residuals, cotangent, *, axis):
 _contrast = analytic(_contrast_forward, _contrast_backward)
 
 
+@public()
 def circle_loss(
     embeddings: ArrayLike,
     labels: ArrayLike,

@@ -1,16 +1,21 @@
 """The angle between two embeddings."""
 
+from __future__ import annotations
+
 import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from jaxloss._core import checks
-from jaxloss._core.reduction import Reduction
+from jaxloss._core.arguments import checks
+from jaxloss._core.arguments.checks import at_least, between
+from jaxloss._core.arguments.public import public
+from jaxloss._core.arguments.tail import Reduction
 from jaxloss.embedding._vectors import clamp, per_example, unit_vector
 
 Axis = int | tuple[int, ...] | None
 
 
+@public(epsilon=at_least(0))
 def cosine_similarity(
     predictions: ArrayLike,
     targets: ArrayLike,
@@ -79,6 +84,7 @@ def cosine_similarity(
     return tail.reduce(jnp.sum(u * v, axis=axes))
 
 
+@public(epsilon=at_least(0))
 def cosine_distance(
     predictions: ArrayLike,
     targets: ArrayLike,
@@ -147,7 +153,6 @@ def cosine_distance(
 
 def _directions(predictions, targets, epsilon, axis, where, weights, reduction):
     """Both arguments at unit length, checked and masked; by feature or by example."""
-    checks.check_number("epsilon", epsilon, minimum=0)
     a, b = checks.real_arrays(predictions=predictions, targets=targets)
     every = tuple(range(a.ndim))
     axes = every if axis is None else checks.canonical_axes("axis", axis, a.ndim)
@@ -178,6 +183,7 @@ def _one_minus_cosine(u, v, unit, axes):
     )
 
 
+@public(margin=between(-1, 1))
 def cosine_embedding_loss(
     x1: ArrayLike,
     x2: ArrayLike,
@@ -241,7 +247,6 @@ def cosine_embedding_loss(
         PyTorch, "torch.nn.CosineEmbeddingLoss",
         https://docs.pytorch.org/docs/stable/generated/torch.nn.CosineEmbeddingLoss.html
     """
-    checks.check_number("margin", margin, minimum=-1, maximum=1)
     a, b = checks.real_arrays(x1=x1, x2=x2)
     if not a.ndim:
         raise ValueError("`x1` must have a feature axis, got a scalar.")
@@ -253,7 +258,7 @@ def cosine_embedding_loss(
     tail = tail.spread(batch)
     a, b = tail.select(a, b, axes=axes)
     margin, t = tail.select(margin, t)
-    checks.check_values("targets", tail.counts(jnp.abs(t) == 1), "1 or -1")
+    t = checks.check_values("targets", t, tail.counts(jnp.abs(t) == 1), "1 or -1")
     zero = jnp.zeros((), a.dtype)
     u, u_unit = unit_vector(a, zero, axes)
     v, v_unit = unit_vector(b, zero, axes)

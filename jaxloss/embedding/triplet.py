@@ -1,5 +1,7 @@
 """Margins between two scores or two distances."""
 
+from __future__ import annotations
+
 import math
 from collections.abc import Callable
 
@@ -8,13 +10,21 @@ import jax.numpy as jnp
 from jax.lax import stop_gradient
 from jax.typing import ArrayLike
 
-from jaxloss._core import checks
-from jaxloss._core.derivative import analytic
-from jaxloss._core.numerics import fraction, two_difference
-from jaxloss._core.reduction import Reduction
+from jaxloss._core.arguments import checks
+from jaxloss._core.arguments.checks import above, at_least
+from jaxloss._core.arguments.public import public
+from jaxloss._core.arguments.tail import Reduction
+from jaxloss._core.numerics.exact import (
+    fraction,
+    fraction_value,
+    scale_of,
+    two_difference,
+)
+from jaxloss._core.rule.analytic import analytic
 from jaxloss.embedding._vectors import clamp, per_example
 
 
+@public()
 def margin_ranking_loss(
     x1: ArrayLike,
     x2: ArrayLike,
@@ -72,11 +82,12 @@ def margin_ranking_loss(
         where, weights, reduction, x1=x1, x2=x2, targets=targets, margin=margin
     )
     signs = jnp.abs(t) == 1
-    checks.check_values("targets", tail.counts(signs), "1 or -1")
+    t = checks.check_values("targets", t, tail.counts(signs), "1 or -1")
     lead, lost = two_difference(a, b)
     return tail.reduce(clamp((margin - t * lead) - t * lost))
 
 
+@public(static=("norm_degree",), norm_degree=above(0), eps=at_least(0))
 def triplet_margin_loss(
     anchors: ArrayLike,
     positives: ArrayLike,
@@ -151,8 +162,6 @@ def triplet_margin_loss(
         shallow convolutional neural networks", BMVC 2016,
         https://bmva-archive.org.uk/bmvc/2016/papers/paper119/
     """
-    checks.check_number("norm_degree", norm_degree, minimum=0, open_minimum=True)
-    checks.check_number("eps", eps, minimum=0)
     a, p, n = checks.real_arrays(
         anchors=anchors, positives=positives, negatives=negatives
     )
@@ -166,13 +175,12 @@ def triplet_margin_loss(
 
     def distance(x, y, tail):
         lengths = jnp.sum(x, axis=axis)
-        degree_of_each, eps_of_each = (
-            number
-            if isinstance(number, int | float)
-            else tail.guard(checks.broadcast_to(number, lengths))
-            for number in (degree, eps)
+        each = degree
+        if not isinstance(each, int | float):
+            each = tail.guard(checks.broadcast_to(jnp.asarray(each), lengths))
+        return _distance(
+            x, y, axis, each, tail.guard(checks.broadcast_to(eps, lengths))
         )
-        return _distance(x, y, axis, degree_of_each, eps_of_each)
 
     return _triplet(a, p, n, (axis,), distance, margin, swap, where, weights, reduction)
 
@@ -294,15 +302,15 @@ def _distance(x, y, axis, degree, eps):
         return jnp.max(gap, axis=axis, initial=0)
     inverse = 1 / degree
     root = jnp.where(eps > 0, jnp.where(eps > 0, eps, 1) ** inverse, 0)
-    scale = jnp.maximum(largest, stop_gradient(root))
-    scale = jnp.where((scale == 0) | jnp.isinf(scale), 1, scale)
+    scale = scale_of(jnp.maximum(largest, stop_gradient(root)))
     ratio = fraction(gap, checks.broadcast_to(jnp.expand_dims(scale, axis), gap))
     power = degree if isinstance(degree, int | float) else jnp.expand_dims(degree, axis)
     powers = jnp.where(ratio == 0, 0, jnp.where(ratio == 0, 1, ratio) ** power)
     offset = jnp.where(eps > 0, eps / jnp.where(eps > 0, scale, 1) ** degree, 0)
     total = jnp.sum(powers, axis=axis) + offset
     positive = jnp.where(total == 0, 1, total)
-    return jnp.where(total == 0, 0, scale * positive**inverse)
+    distance = jnp.where(total == 0, 0, scale * positive**inverse)
+    return jnp.where(jnp.isinf(largest), jnp.inf, distance)
 
 
 # d = (Σ (x - y)² + eps)^(1/2), and d d/dx = (x - y)/d, 0 at d = 0. Only where a sum of
@@ -327,12 +335,11 @@ def _scaled_distance(x, y, eps, axis):
     """The distance over the whole range; its scale is a largest difference."""
     largest = jnp.max(jnp.maximum(x, y) - jnp.minimum(x, y), axis=axis, initial=0)
     root = jnp.sqrt(eps)
-    scale = jnp.maximum(largest, root)
-    scale = jnp.where((scale == 0) | jnp.isinf(scale), 1, scale)
-    gap = y - x
-    ratio = fraction(gap, checks.broadcast_to(jnp.expand_dims(scale, axis), gap))
-    offset = fraction(root, scale)
-    return scale * jnp.sqrt(jnp.sum(ratio * ratio, axis=axis) + offset * offset)
+    scale = scale_of(jnp.maximum(largest, root))
+    ratio = fraction_value(y - x, jnp.expand_dims(scale, axis))
+    offset = fraction_value(root, scale)
+    distance = scale * jnp.sqrt(jnp.sum(ratio * ratio, axis=axis) + offset * offset)
+    return jnp.where(jnp.isinf(largest), jnp.inf, distance)
 
 
 def _euclidean_backward(residuals, cotangent, *, axis):

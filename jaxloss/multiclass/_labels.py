@@ -1,10 +1,12 @@
 """Dense and smoothed labels."""
 
+from __future__ import annotations
+
 import jax.numpy as jnp
 
-from jaxloss._core import checks
-from jaxloss._core.classes import mask_classes
-from jaxloss._core.mesh import class_count, total
+from jaxloss._core.arguments import checks
+from jaxloss._core.arguments.classes import mask_classes
+from jaxloss._core.devices import class_count, sum_over_devices
 
 
 def dense_arguments(logits, labels, axis, where, weights, reduction, name="logits"):
@@ -31,7 +33,7 @@ def smooth(labels, label_smoothing, examples):
     alpha = examples.share(alpha, labels)
     if classes is None:
         return (1 - alpha) * labels + alpha / class_count(labels, axes, axis_name)
-    count = total(jnp.sum(classes, axis=axes, keepdims=True), axis_name)
+    count = sum_over_devices(jnp.sum(classes, axis=axes, keepdims=True), axis_name)
     count = jnp.maximum(count, 1)
     share = jnp.where(classes, alpha / count.astype(labels.dtype), 0)
     return (1 - alpha) * labels + share

@@ -1,9 +1,11 @@
 """Scores with a class axis, and class labels."""
 
+from __future__ import annotations
+
 import jax.numpy as jnp
 
-from jaxloss._core import checks
-from jaxloss._core.classes import integer_arguments
+from jaxloss._core.arguments import checks
+from jaxloss._core.arguments.classes import integer_arguments
 from jaxloss._core.softmax import is_class, pick, widen
 
 

@@ -1,19 +1,23 @@
 """Cross entropies of a class axis of logits."""
 
+from __future__ import annotations
+
 import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from jaxloss._core import checks
-from jaxloss._core.classes import (
+from jaxloss._core.arguments import checks
+from jaxloss._core.arguments.checks import between
+from jaxloss._core.arguments.classes import (
     class_weight_array,
     flatten_classes,
     integer_arguments,
     weight_of_label,
 )
-from jaxloss._core.mesh import check_split
-from jaxloss._core.numerics import product
-from jaxloss._core.reduction import Reduction
+from jaxloss._core.arguments.public import public
+from jaxloss._core.arguments.tail import Reduction
+from jaxloss._core.devices import check_split
+from jaxloss._core.numerics.exact import zero_safe_product
 from jaxloss._core.softmax import (
     at_label,
     is_class,
@@ -25,6 +29,7 @@ from jaxloss._core.softmax import (
 from jaxloss.multiclass._labels import dense_arguments, is_zero, smooth
 
 
+@public(label_smoothing=between(0, 1))
 def softmax_cross_entropy(
     logits: ArrayLike,
     labels: ArrayLike,
@@ -113,7 +118,6 @@ def softmax_cross_entropy(
         Aakanksha Chowdhery et al., "PaLM: Scaling Language Modeling with Pathways",
         2022, section 5 (z_loss), https://arxiv.org/abs/2204.02311
     """
-    checks.check_number("label_smoothing", label_smoothing, minimum=0, maximum=1)
     logits, labels, examples = dense_arguments(
         logits, labels, axis, where, weights, reduction
     )
@@ -127,6 +131,7 @@ def softmax_cross_entropy(
     return examples.tail.reduce(loss)
 
 
+@public(label_smoothing=between(0, 1))
 def safe_softmax_cross_entropy(
     logits: ArrayLike,
     labels: ArrayLike,
@@ -214,6 +219,7 @@ def safe_softmax_cross_entropy(
     )
 
 
+@public(label_smoothing=between(0, 1))
 def softmax_cross_entropy_with_integer_labels(
     logits: ArrayLike,
     labels: ArrayLike,
@@ -310,7 +316,6 @@ def softmax_cross_entropy_with_integer_labels(
         Aakanksha Chowdhery et al., "PaLM: Scaling Language Modeling with Pathways",
         2022, section 5 (z_loss), https://arxiv.org/abs/2204.02311
     """
-    checks.check_number("label_smoothing", label_smoothing, minimum=0, maximum=1)
     logits, labels, axis, where = flatten_classes("logits", logits, labels, axis, where)
     check_split("logits", logits, axis_name)
     logits, labels, examples = integer_arguments(
@@ -331,7 +336,7 @@ def softmax_cross_entropy_with_integer_labels(
         mass = weight_of_label(scale, labels, examples)
     if is_zero(label_smoothing):
         loss = surprisal(logits, labels, axis=axis, axis_name=axis_name)
-        loss = loss if mass is None else product(mass, loss)
+        loss = loss if mass is None else zero_safe_product(mass, loss)
     else:
         hot = at_label(logits, labels, axis, axis_name).astype(examples.dtype)
         hot = smooth(examples.select(hot), label_smoothing, examples)

@@ -1,20 +1,25 @@
 """Losses that a convex function of the scores makes: sparsemax, and any other."""
 
+from __future__ import annotations
+
 from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from jaxloss._core import checks
-from jaxloss._core.derivative import analytic
-from jaxloss._core.mesh import whole
-from jaxloss._core.numerics import product, relu, two_difference
-from jaxloss._core.reduction import Reduction
+from jaxloss._core.arguments import checks
+from jaxloss._core.arguments.public import public
+from jaxloss._core.arguments.tail import Reduction
+from jaxloss._core.devices import whole
+from jaxloss._core.numerics.exact import two_difference, zero_safe_product
+from jaxloss._core.numerics.functions import relu
+from jaxloss._core.rule.analytic import analytic
 from jaxloss._core.softmax import at_label
 from jaxloss.multiclass._scores import own_score, score_arguments
 
 
+@public()
 def multiclass_sparsemax_loss(
     scores: ArrayLike,
     labels: ArrayLike,
@@ -190,6 +195,6 @@ def make_fenchel_young_loss(
             return max_fun(row_of_scores, *args, **kwargs)
 
         maximum = jnp.vectorize(row, signature="(n)->()")(scores)
-        return maximum - jnp.sum(product(targets, scores), axis=-1)
+        return maximum - jnp.sum(zero_safe_product(targets, scores), axis=-1)
 
     return fenchel_young_loss

@@ -1,18 +1,23 @@
 """Margins between the label's score and those of other classes."""
 
+from __future__ import annotations
+
 import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from jaxloss._core import checks
-from jaxloss._core.classes import class_weight_array, weight_of_label
-from jaxloss._core.numerics import product, relu, two_difference
-from jaxloss._core.reduction import Reduction
+from jaxloss._core.arguments import checks
+from jaxloss._core.arguments.classes import class_weight_array, weight_of_label
+from jaxloss._core.arguments.public import public
+from jaxloss._core.arguments.tail import Reduction
+from jaxloss._core.numerics.exact import two_difference, zero_safe_product
+from jaxloss._core.numerics.functions import relu
 from jaxloss._core.softmax import at_label
 from jaxloss.multiclass._labels import dense_arguments
 from jaxloss.multiclass._scores import count_classes, own_score, score_arguments
 
 
+@public()
 def multiclass_hinge_loss(
     scores: ArrayLike,
     labels: ArrayLike,
@@ -79,6 +84,7 @@ def multiclass_hinge_loss(
     return examples.tail.reduce(relu((lead + 1) + lost))
 
 
+@public()
 def multiclass_perceptron_loss(
     scores: ArrayLike,
     labels: ArrayLike,
@@ -155,6 +161,7 @@ def _lead(scores, labels):
     return jnp.where(beaten & ~jnp.isnan(own), -jnp.inf, lead), lost
 
 
+@public()
 def multi_margin_loss(
     scores: ArrayLike,
     labels: ArrayLike,
@@ -236,10 +243,11 @@ def multi_margin_loss(
     loss = jnp.where(jnp.isnan(jnp.squeeze(own, -1)), jnp.nan, loss)
     if class_weights is not None:
         scale = class_weight_array(class_weights, scores, examples)
-        loss = product(weight_of_label(scale, labels, examples), loss)
+        loss = zero_safe_product(weight_of_label(scale, labels, examples), loss)
     return examples.tail.reduce(loss)
 
 
+@public()
 def categorical_hinge_loss(
     scores: ArrayLike,
     labels: ArrayLike,
@@ -303,7 +311,7 @@ def categorical_hinge_loss(
         scores, labels, -1, where, weights, reduction, "scores"
     )
     scores = scores.astype(labels.dtype)
-    right = jnp.sum(product(labels, scores), axis=-1)
+    right = jnp.sum(zero_safe_product(labels, scores), axis=-1)
     # An impossible class is no rival.
     impossible = jnp.isneginf(scores)
     if examples.classes is not None:

@@ -1,16 +1,24 @@
 """The negative log-likelihood of classes that have log-probabilities."""
 
+from __future__ import annotations
+
 import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from jaxloss._core import checks
-from jaxloss._core.classes import class_weight_array, integer_arguments, weight_of_label
-from jaxloss._core.numerics import product
-from jaxloss._core.reduction import Reduction
+from jaxloss._core.arguments import checks
+from jaxloss._core.arguments.classes import (
+    class_weight_array,
+    integer_arguments,
+    weight_of_label,
+)
+from jaxloss._core.arguments.public import public
+from jaxloss._core.arguments.tail import Reduction
+from jaxloss._core.numerics.exact import zero_safe_product
 from jaxloss._core.softmax import is_class, pick, widen
 
 
+@public()
 def nll_loss(
     log_probs: ArrayLike,
     labels: ArrayLike,
@@ -86,5 +94,5 @@ def nll_loss(
     if class_weights is not None:
         scale = class_weight_array(class_weights, log_probs, examples)
         mass = weight_of_label(scale, labels, examples)
-        loss = product(mass, loss)
+        loss = zero_safe_product(mass, loss)
     return examples.tail.reduce(loss, mass)

@@ -1,19 +1,24 @@
 """Losses of several labels an example."""
 
+from __future__ import annotations
+
 import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from jaxloss._core import checks
-from jaxloss._core.classes import class_weight_array, mask_classes
-from jaxloss._core.mesh import whole
-from jaxloss._core.numerics import product, relu, softplus, two_difference
-from jaxloss._core.reduction import Reduction
+from jaxloss._core.arguments import checks
+from jaxloss._core.arguments.classes import class_weight_array, mask_classes
+from jaxloss._core.arguments.public import public
+from jaxloss._core.arguments.tail import Reduction
+from jaxloss._core.devices import whole
+from jaxloss._core.numerics.exact import two_difference, zero_safe_product
+from jaxloss._core.numerics.functions import relu, softplus
 from jaxloss._core.softmax import widen
 from jaxloss.multiclass._labels import dense_arguments
 from jaxloss.multiclass._scores import count_classes
 
 
+@public()
 def multilabel_margin_loss(
     scores: ArrayLike,
     labels: ArrayLike,
@@ -88,8 +93,9 @@ def multilabel_margin_loss(
     named = jnp.cumsum(labels == -1, axis=-1) == 0  # up to the first -1
     known = (labels >= 0) & (labels < scores.shape[-1])
     valid = jnp.all(known | ~named, axis=-1)
-    checks.check_values(
+    labels = checks.check_values(
         "labels",
+        labels,
         examples.tail.counts(valid),
         f"in [0, {scores.shape[-1]}), padded with -1",
     )
@@ -115,6 +121,7 @@ def multilabel_margin_loss(
     return examples.tail.reduce(loss)
 
 
+@public()
 def multilabel_soft_margin_loss(
     logits: ArrayLike,
     labels: ArrayLike,
@@ -179,10 +186,12 @@ def multilabel_soft_margin_loss(
         logits, labels, -1, where, weights, reduction
     )
     logits = logits.astype(labels.dtype)
-    each = product(labels, softplus(-logits)) + product(1 - labels, softplus(logits))
+    each = zero_safe_product(labels, softplus(-logits)) + zero_safe_product(
+        1 - labels, softplus(logits)
+    )
     if class_weights is not None:
         scale = class_weight_array(class_weights, logits, examples)
-        each = product(examples.share(scale, logits), each)
+        each = zero_safe_product(examples.share(scale, logits), each)
     if examples.classes is not None:
         each = jnp.where(examples.classes, each, 0)
     loss = jnp.sum(each / count_classes(examples.classes, logits), axis=-1)

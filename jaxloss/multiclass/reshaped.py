@@ -1,18 +1,27 @@
 """Cross entropies with another shape in the probability of the label."""
 
+from __future__ import annotations
+
 import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from jaxloss._core import checks
-from jaxloss._core.classes import (
+from jaxloss._core.arguments import checks
+from jaxloss._core.arguments.checks import Interval, at_least, between
+from jaxloss._core.arguments.classes import (
     class_weight_array,
     integer_arguments,
     weight_of_label,
 )
-from jaxloss._core.derivative import pointwise
-from jaxloss._core.numerics import expm1, expm1_ratio, expm1_ratio_slope, product
-from jaxloss._core.reduction import Reduction
+from jaxloss._core.arguments.public import public
+from jaxloss._core.arguments.tail import Reduction
+from jaxloss._core.numerics.exact import zero_safe_product
+from jaxloss._core.numerics.functions import (
+    accurate_expm1,
+    expm1_ratio,
+    expm1_ratio_slope,
+)
+from jaxloss._core.rule.analytic import pointwise
 from jaxloss._core.softmax import (
     at_label,
     is_class,
@@ -25,6 +34,7 @@ from jaxloss._core.softmax import (
 from jaxloss.multiclass._labels import dense_arguments, is_zero, smooth
 
 
+@public(gamma=at_least(0), label_smoothing=between(0, 1))
 def softmax_focal_loss(
     logits: ArrayLike,
     labels: ArrayLike,
@@ -103,8 +113,6 @@ def softmax_focal_loss(
         Loss for Dense Object Detection", 2017, equation 4,
         https://arxiv.org/abs/1708.02002
     """
-    checks.check_number("gamma", gamma, minimum=0)
-    checks.check_number("label_smoothing", label_smoothing, minimum=0, maximum=1)
     logits, (axis,) = checks.class_array("logits", logits, (axis,))
     logits, labels, examples = integer_arguments(
         "logits", logits, labels, axis, where, weights, reduction
@@ -118,7 +126,7 @@ def softmax_focal_loss(
     if is_zero(label_smoothing):
         loss = _focal(surprisal(logits, labels, axis=axis), gamma)
         if scale is not None:
-            loss = product(weight_of_label(scale, labels, examples), loss)
+            loss = zero_safe_product(weight_of_label(scale, labels, examples), loss)
     else:
         hot = at_label(logits, labels, axis).astype(examples.dtype)
         hot = smooth(examples.select(hot), label_smoothing, examples)
@@ -127,7 +135,7 @@ def softmax_focal_loss(
         focal = _focal(surprisals(logits, axis=axis), jnp.expand_dims(gamma, axis))
         # By an impossible class's label there is no slope: times 0 it would be NaN.
         hot = jnp.where(jnp.isposinf(focal), jax.lax.stop_gradient(hot), hot)
-        loss = jnp.sum(product(hot, focal), axis=axis)
+        loss = jnp.sum(zero_safe_product(hot, focal), axis=axis)
         loss = jnp.where(is_class(logits, labels, axis), loss, jnp.nan)
     return examples.tail.reduce(loss)
 
@@ -142,7 +150,7 @@ def _focal(surprise, gamma):
 # h/expm1(h) goes from 1 at h = 0 to 0, and no difference 1 - p is ever formed.
 @pointwise
 def _modulated(h, gamma):
-    miss = -expm1(-h)
+    miss = -accurate_expm1(-h)
     sure = miss == 0  # where the slope of miss^gamma need not be finite
     power = jnp.where(sure, 1, miss) ** gamma
     factor = jnp.where(sure, jnp.where(gamma == 0, 1, 0), power)
@@ -155,9 +163,10 @@ def _modulated(h, gamma):
         jnp.log1p(-jnp.exp(-jnp.where(high, h, 1))),
         jnp.log(jnp.where(high | (miss == 0), 0.25, miss)),
     )
-    return value, (factor * (1 + gamma * ratio), product(log_miss, value))
+    return value, (factor * (1 + gamma * ratio), zero_safe_product(log_miss, value))
 
 
+@public()
 def poly_loss_cross_entropy(
     logits: ArrayLike,
     labels: ArrayLike,
@@ -236,6 +245,7 @@ def poly_loss_cross_entropy(
     return examples.tail.reduce(loss)
 
 
+@public(q=Interval(0, 1, open_minimum=True))
 def generalized_cross_entropy(
     logits: ArrayLike,
     labels: ArrayLike,
@@ -299,7 +309,6 @@ def generalized_cross_entropy(
         Zhilu Zhang and Mert R. Sabuncu, "Generalized Cross Entropy Loss for Training
         Deep Neural Networks with Noisy Labels", 2018, https://arxiv.org/abs/1805.07836
     """
-    checks.check_number("q", q, minimum=0, maximum=1, open_minimum=True)
     logits, (axis,) = checks.class_array("logits", logits, (axis,))
     logits, labels, examples = integer_arguments(
         "logits", logits, labels, axis, where, weights, reduction

@@ -1,14 +1,19 @@
 """Labels that leave some probability to every class."""
 
+from __future__ import annotations
+
 import math
 
 import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from jaxloss._core import checks
+from jaxloss._core.arguments import checks
+from jaxloss._core.arguments.checks import between
+from jaxloss._core.arguments.public import public
 
 
+@public(alpha=between(0, 1))
 def smooth_labels(
     labels: ArrayLike,
     alpha: ArrayLike,
@@ -59,7 +64,6 @@ def smooth_labels(
         Wojna, "Rethinking the Inception Architecture for Computer Vision", 2016,
         section 7, https://arxiv.org/abs/1512.00567
     """
-    checks.check_number("alpha", alpha, minimum=0, maximum=1)
     labels = checks.to_array("labels", labels)
     if not jnp.issubdtype(labels.dtype, jnp.floating):
         raise TypeError(

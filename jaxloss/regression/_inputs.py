@@ -1,6 +1,8 @@
 """The arguments of a regression loss."""
 
-from jaxloss._core import checks
+from __future__ import annotations
+
+from jaxloss._core.arguments import checks
 
 
 def arguments(predictions, targets, where, weights, reduction, **parameters):

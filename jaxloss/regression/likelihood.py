@@ -1,24 +1,29 @@
 """Negative log-likelihoods of counts and of values with a variance."""
 
+from __future__ import annotations
+
 import jax
 import jax.numpy as jnp
 from jax.lax import stop_gradient
 from jax.typing import ArrayLike
 
-from jaxloss._core import checks
-from jaxloss._core.derivative import pointwise
-from jaxloss._core.numerics import (
-    LOG_2_PI,
+from jaxloss._core.arguments import checks
+from jaxloss._core.arguments.checks import at_least
+from jaxloss._core.arguments.public import public
+from jaxloss._core.arguments.tail import Reduction
+from jaxloss._core.numerics.exact import (
     difference_over,
     minus_product,
     quotient,
     times_difference,
     two_difference,
 )
-from jaxloss._core.reduction import Reduction
+from jaxloss._core.numerics.functions import LOG_2_PI
+from jaxloss._core.rule.analytic import pointwise
 from jaxloss.regression._inputs import arguments
 
 
+@public(eps=at_least(0))
 def poisson_nll_loss(
     predictions: ArrayLike,
     targets: ArrayLike | None = None,
@@ -91,7 +96,6 @@ def poisson_nll_loss(
         PyTorch, "torch.nn.PoissonNLLLoss",
         https://docs.pytorch.org/docs/stable/generated/torch.nn.PoissonNLLLoss.html
     """
-    checks.check_number("eps", eps, minimum=0)
     (p, t, eps), tail = arguments(
         predictions, targets, where, weights, reduction, eps=eps
     )
@@ -131,6 +135,7 @@ def _poisson_of_rate(p, t, own, eps):
     return value, (1 - share, -surplus, t, -share)
 
 
+@public(eps=at_least(0))
 def gaussian_nll_loss(
     means: ArrayLike,
     targets: ArrayLike,
@@ -198,10 +203,9 @@ def gaussian_nll_loss(
         David A. Nix and Andreas S. Weigend, "Estimating the mean and variance of the
         target probability distribution", 1994, https://doi.org/10.1109/ICNN.1994.374138
     """
-    checks.check_number("eps", eps, minimum=0)
     named = {"means": means, "targets": targets, "variances": variances, "eps": eps}
     (m, t, v, eps), tail = checks.elementwise(where, weights, reduction, **named)
-    checks.check_values("variances", tail.counts(v >= 0), "at least 0")
+    v = checks.check_values("variances", v, tail.counts(v >= 0), "at least 0")
     loss = _gaussian(m, t, v, eps) + (0.5 * LOG_2_PI if full else 0)
     return tail.reduce(loss)
 

@@ -1,16 +1,20 @@
 """Losses made of straight lines, with a kink or two."""
 
+from __future__ import annotations
+
 import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from jaxloss._core import checks
-from jaxloss._core.derivative import pointwise
-from jaxloss._core.numerics import direction, excess, times_difference
-from jaxloss._core.reduction import Reduction
+from jaxloss._core.arguments.checks import at_least, between
+from jaxloss._core.arguments.public import public
+from jaxloss._core.arguments.tail import Reduction
+from jaxloss._core.numerics.exact import direction, distance_beyond, times_difference
+from jaxloss._core.rule.analytic import pointwise
 from jaxloss.regression._inputs import arguments
 
 
+@public()
 def absolute_error(
     predictions: ArrayLike,
     targets: ArrayLike | None = None,
@@ -78,6 +82,7 @@ def _absolute(p, t):
     return jnp.abs(p - t), (sign, -sign)
 
 
+@public(quantile=between(0, 1))
 def quantile_loss(
     predictions: ArrayLike,
     targets: ArrayLike | None = None,
@@ -136,7 +141,6 @@ def quantile_loss(
         Roger Koenker and Gilbert Bassett, "Regression Quantiles", 1978,
         https://doi.org/10.2307/1913643
     """
-    checks.check_number("quantile", quantile, minimum=0, maximum=1)
     inputs, tail = arguments(
         predictions, targets, where, weights, reduction, quantile=quantile
     )
@@ -149,6 +153,7 @@ def _quantile(p, t, q):
     return times_difference(slope, t, p), (-slope, slope, t - p)
 
 
+@public(epsilon=at_least(0))
 def epsilon_insensitive_loss(
     predictions: ArrayLike,
     targets: ArrayLike | None = None,
@@ -208,7 +213,6 @@ def epsilon_insensitive_loss(
         Vapnik, "Support Vector Regression Machines", 1996,
         https://papers.nips.cc/paper/1238-support-vector-regression-machines
     """
-    checks.check_number("epsilon", epsilon, minimum=0)
     inputs, tail = arguments(
         predictions, targets, where, weights, reduction, epsilon=epsilon
     )
@@ -217,7 +221,7 @@ def epsilon_insensitive_loss(
 
 @pointwise
 def _epsilon_insensitive(p, t, epsilon):
-    beyond = excess(p, t, epsilon)
+    beyond = distance_beyond(p, t, epsilon)
     inside = beyond <= 0
     slope = jnp.where(inside, 0, direction(p, t))
     return jnp.where(inside, 0, beyond), (slope, -slope, -jnp.abs(slope))

@@ -1,25 +1,29 @@
 """Errors relative to the target."""
 
+from __future__ import annotations
+
 import jax
 import jax.numpy as jnp
 from jax.lax import stop_gradient
 from jax.typing import ArrayLike
 
-from jaxloss._core import checks
-from jaxloss._core.derivative import pointwise
-from jaxloss._core.numerics import (
+from jaxloss._core.arguments.checks import at_least
+from jaxloss._core.arguments.public import public
+from jaxloss._core.arguments.tail import Reduction
+from jaxloss._core.numerics.exact import (
     difference_over,
     direction,
-    log1p,
+    log1p_of_sum,
     quotient,
     remainder,
     scaled_difference,
     two_difference,
 )
-from jaxloss._core.reduction import Reduction
+from jaxloss._core.rule.analytic import pointwise
 from jaxloss.regression._inputs import arguments
 
 
+@public(epsilon=at_least(0))
 def absolute_percentage_error(
     predictions: ArrayLike,
     targets: ArrayLike | None = None,
@@ -83,7 +87,6 @@ def absolute_percentage_error(
         Absolute Percentage Error for regression models", 2016,
         https://arxiv.org/abs/1605.02541
     """
-    checks.check_number("epsilon", epsilon, minimum=0)
     inputs, tail = arguments(
         predictions, targets, where, weights, reduction, epsilon=epsilon
     )
@@ -115,6 +118,7 @@ def _percentage(p, t, epsilon):
     return value, slopes
 
 
+@public(epsilon=at_least(0))
 def squared_log_error(
     predictions: ArrayLike,
     targets: ArrayLike | None = None,
@@ -176,7 +180,6 @@ def squared_log_error(
         Keras, "Regression losses", `MeanSquaredLogarithmicError`,
         https://keras.io/api/losses/regression_losses/
     """
-    checks.check_number("epsilon", epsilon, minimum=0)
     (p, t, epsilon), tail = arguments(
         predictions, targets, where, weights, reduction, epsilon=epsilon
     )
@@ -195,6 +198,6 @@ def _squared_log(p, t):
     base, base_lost = two_difference(jnp.where(p < t, p, t), -jnp.ones_like(p))
     ratio = sign * e / base
     lost = remainder(sign * e, base, ratio) + sign * e_lost - ratio * base_lost
-    log, log_lost = log1p(ratio, stop_gradient(lost / base))
+    log, log_lost = log1p_of_sum(ratio, stop_gradient(lost / base))
     slope = 2 * sign * log
     return log * log + 2 * log * log_lost, (slope / (1 + p), -slope / (1 + t))

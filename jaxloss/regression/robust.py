@@ -1,5 +1,7 @@
 """The family of losses that a shape parameter bends, from squares to constants."""
 
+from __future__ import annotations
+
 import math
 
 import jax
@@ -7,22 +9,27 @@ import jax.numpy as jnp
 from jax.lax import stop_gradient
 from jax.typing import ArrayLike
 
-from jaxloss._core import checks
-from jaxloss._core.derivative import pointwise
-from jaxloss._core.numerics import (
+from jaxloss._core.arguments import checks
+from jaxloss._core.arguments.checks import Interval, above
+from jaxloss._core.arguments.public import public
+from jaxloss._core.arguments.tail import Reduction
+from jaxloss._core.numerics.exact import (
     difference_over,
-    expm1,
-    expm1_ratio,
-    expm1_ratio_slope,
     leading,
     remainder,
     scaled_difference,
     two_difference,
 )
-from jaxloss._core.reduction import Reduction
+from jaxloss._core.numerics.functions import (
+    accurate_expm1,
+    expm1_ratio,
+    expm1_ratio_slope,
+)
+from jaxloss._core.rule.analytic import pointwise
 from jaxloss.regression._inputs import arguments
 
 
+@public(alpha=Interval(maximum=2), scale=above(0))
 def robust_loss(
     predictions: ArrayLike,
     targets: ArrayLike | None = None,
@@ -95,13 +102,11 @@ def robust_loss(
         Jonathan T. Barron, "A General and Adaptive Robust Loss Function", 2019,
         equation 1, https://arxiv.org/abs/1701.03077
     """
-    checks.check_number("alpha", alpha, maximum=2)
-    checks.check_number("scale", scale, minimum=0, open_minimum=True)
-    inputs, tail = arguments(
+    (p, t, alpha, scale), tail = arguments(
         predictions, targets, where, weights, reduction, alpha=alpha, scale=scale
     )
-    checks.check_values("alpha", tail.counts(inputs[2] <= 2), "at most 2")
-    return tail.reduce(_robust(*inputs))
+    alpha = checks.check_values("alpha", alpha, tail.counts(alpha <= 2), "at most 2")
+    return tail.reduce(_robust(p, t, alpha, scale))
 
 
 # J. T. Barron, "A General and Adaptive Robust Loss Function", CVPR 2019, equation 8:
@@ -174,7 +179,7 @@ def _robust(p, t, alpha, scale):
 
     root = jnp.where(far, lever, force)
     positive = jnp.where(b < 1, alpha, 1)
-    inner = (root / positive) * root + b / positive * expm1(-b_log / 2)
+    inner = (root / positive) * root + b / positive * accurate_expm1(-b_log / 2)
     large = y > 1
     outer = (lever * lever - b) / jnp.where(large, alpha, 1)
     outer = jnp.where(large, outer, b_log / 2 * expm1_ratio(jnp.where(large, 0, y)))
@@ -204,7 +209,9 @@ def _alpha_slope(alpha, log_r2, y, d, grown):
     close = x * (x * jnp.where(near, d, 0)) / 2 * jnp.exp(z) * total
 
     z, x, d = (jnp.where(large, value, 2) for value in (y, log_r2, d))
-    bracket = z * x + expm1(-z) * (x + z) + z * z * jnp.exp(-z) * expm1_ratio(-d)
+    bracket = (
+        z * x + accurate_expm1(-z) * (x + z) + z * z * jnp.exp(-z) * expm1_ratio(-d)
+    )
     above = jnp.where(large, grown, 0) / 4 * (x * (bracket / (z * z)))
 
     z, x = jnp.where(other, y, 0), jnp.where(other, log_r2, 1)

@@ -1,24 +1,27 @@
 """Squared errors that become absolute ones with the size of the error."""
 
+from __future__ import annotations
+
 import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from jaxloss._core import checks
-from jaxloss._core.derivative import pointwise
-from jaxloss._core.numerics import (
+from jaxloss._core.arguments.checks import at_least
+from jaxloss._core.arguments.public import public
+from jaxloss._core.arguments.tail import Reduction
+from jaxloss._core.numerics.exact import (
     difference_over,
     direction,
-    excess,
-    log_of_cosh,
+    distance_beyond,
     quotient,
     scaled_difference,
-    tanh,
 )
-from jaxloss._core.reduction import Reduction
+from jaxloss._core.numerics.functions import accurate_tanh, log_of_cosh
+from jaxloss._core.rule.analytic import pointwise
 from jaxloss.regression._inputs import arguments
 
 
+@public(delta=at_least(0))
 def huber_loss(
     predictions: ArrayLike,
     targets: ArrayLike | None = None,
@@ -85,7 +88,6 @@ def huber_loss(
         Peter J. Huber, "Robust Estimation of a Location Parameter", 1964,
         https://doi.org/10.1214/aoms/1177703732
     """
-    checks.check_number("delta", delta, minimum=0)
     inputs, tail = arguments(
         predictions, targets, where, weights, reduction, delta=delta
     )
@@ -97,15 +99,16 @@ def huber_loss(
 @pointwise
 def _huber(p, t, delta):
     e = p - t
-    beyond = excess(p, t, delta)
+    beyond = distance_beyond(p, t, delta)
     inside = beyond <= 0
     inner = jnp.where(inside, e, 0)
-    outer = (2 * delta) * excess(p / 2, t / 2, delta / 4)
+    outer = (2 * delta) * distance_beyond(p / 2, t / 2, delta / 4)
     value = jnp.where(inside, (0.5 * inner) * inner, outer)
     slope = jnp.where(inside, e, delta * direction(p, t))
     return value, (slope, -slope, jnp.where(inside, 0, beyond))
 
 
+@public(beta=at_least(0))
 def smooth_l1_loss(
     predictions: ArrayLike,
     targets: ArrayLike | None = None,
@@ -169,7 +172,6 @@ def smooth_l1_loss(
     References:
         Ross Girshick, "Fast R-CNN", 2015, equation 3, https://arxiv.org/abs/1504.08083
     """
-    checks.check_number("beta", beta, minimum=0)
     inputs, tail = arguments(predictions, targets, where, weights, reduction, beta=beta)
     return tail.reduce(_smooth_l1(*inputs))
 
@@ -180,12 +182,13 @@ def _smooth_l1(p, t, beta):
     inside = jnp.abs(e) < beta
     sign = direction(p, t)
     ratio = difference_over(p, t, jnp.where(inside, beta, 1))
-    value = jnp.where(inside, (0.5 * ratio) * e, excess(p, t, beta / 2))
+    value = jnp.where(inside, (0.5 * ratio) * e, distance_beyond(p, t, beta / 2))
     slope = jnp.where(inside, ratio, sign)
     # At e = beta = 0 the loss is 0 for every beta, and so is its slope.
     return value, (slope, -slope, -0.5 * slope * slope)
 
 
+@public()
 def log_cosh(
     predictions: ArrayLike,
     targets: ArrayLike | None = None,
@@ -252,10 +255,11 @@ def log_cosh(
 # nothing that XLA would write to memory, not even p - t.
 @pointwise
 def _log_cosh(p, t):
-    slope = tanh(t - p)
+    slope = accurate_tanh(t - p)
     return log_of_cosh(p - t), (-slope, slope)
 
 
+@public(epsilon=at_least(0))
 def charbonnier_loss(
     predictions: ArrayLike,
     targets: ArrayLike | None = None,
@@ -317,7 +321,6 @@ def charbonnier_loss(
         deterministic half-quadratic regularization algorithms for computed imaging",
         1994, https://doi.org/10.1109/ICIP.1994.413553
     """
-    checks.check_number("epsilon", epsilon, minimum=0)
     inputs, tail = arguments(
         predictions, targets, where, weights, reduction, epsilon=epsilon
     )

@@ -1,12 +1,16 @@
 """Squared errors."""
 
+from __future__ import annotations
+
 import jax
 from jax.typing import ArrayLike
 
-from jaxloss._core.reduction import Reduction
+from jaxloss._core.arguments.public import public
+from jaxloss._core.arguments.tail import Reduction
 from jaxloss.regression._inputs import errors
 
 
+@public()
 def squared_error(
     predictions: ArrayLike,
     targets: ArrayLike | None = None,
@@ -66,6 +70,7 @@ def squared_error(
     return tail.reduce(e * e)
 
 
+@public()
 def l2_loss(
     predictions: ArrayLike,
     targets: ArrayLike | None = None,

@@ -1,16 +1,18 @@
 """Regions as probabilities of pixels, and how far two of them miss each other."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from jaxloss._core import checks
-from jaxloss._core.classes import mask_classes, per_class
-from jaxloss._core.derivative import pointwise
-from jaxloss._core.probability import sigmoid, softmax, times_complement
-from jaxloss._core.reduction import reduce_loss, weigh
+from jaxloss._core.arguments import checks
+from jaxloss._core.arguments.classes import mask_classes, per_class
+from jaxloss._core.arguments.tail import reduce_loss, weigh
+from jaxloss._core.numerics.probability import sigmoid, softmax, times_complement
+from jaxloss._core.rule.analytic import pointwise
 
 
 class _Pixels(NamedTuple):
@@ -72,8 +74,8 @@ _SLACK = 1e-3
 
 def _probabilities(p, examples):
     inside = (p >= -_SLACK) & (p <= 1 + _SLACK)
-    checks.check_values(
-        "predictions", examples.holds(inside), "probabilities if not apply_softmax"
+    p = checks.check_values(
+        "predictions", p, examples.holds(inside), "probabilities if not apply_softmax"
     )
     return jnp.where(inside, p, jnp.nan)
 
@@ -149,7 +151,6 @@ def _summed_axes(axis, ndim):
 
 
 def parameter(name, value, like):
-    checks.check_number(name, value, minimum=0)
     array = checks.to_array(name, value).astype(like.dtype)
     checks.check_broadcast(name, array.shape, "the loss per class", like.shape)
     return checks.broadcast_to(array, like)

@@ -1,16 +1,21 @@
 """Dice losses: the overlap against the mean size of two regions."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from jaxloss._core import checks
-from jaxloss._core.reduction import Reduction, weigh
+from jaxloss._core.arguments import checks
+from jaxloss._core.arguments.checks import at_least
+from jaxloss._core.arguments.public import public
+from jaxloss._core.arguments.tail import Reduction, weigh
 from jaxloss.segmentation._regions import misfit, reduce_classes, to_pixels
 
 
+@public(smooth=at_least(0), alpha=at_least(0), beta=at_least(0))
 def dice_loss(
     predictions: ArrayLike,
     targets: ArrayLike,
@@ -108,6 +113,7 @@ def dice_loss(
     return reduce_classes(loss, counts, class_weights, ignore_background, reduction)
 
 
+@public(smooth=at_least(0))
 def binary_dice_loss(
     predictions: ArrayLike,
     targets: ArrayLike,
@@ -192,6 +198,7 @@ def binary_dice_loss(
     )
 
 
+@public(smooth=at_least(0))
 def multiclass_generalized_dice_loss(
     predictions: ArrayLike,
     targets: ArrayLike,

@@ -1,16 +1,21 @@
 """Tversky losses: the overlap against a cost of each kind of error."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from jaxloss._core.derivative import pointwise
-from jaxloss._core.reduction import Reduction
+from jaxloss._core.arguments.checks import at_least
+from jaxloss._core.arguments.public import public
+from jaxloss._core.arguments.tail import Reduction
+from jaxloss._core.rule.analytic import pointwise
 from jaxloss.segmentation._regions import misfit, parameter, reduce_classes, to_pixels
 
 
+@public(alpha=at_least(0), beta=at_least(0), smooth=at_least(0))
 def tversky_loss(
     predictions: ArrayLike,
     targets: ArrayLike,
@@ -103,6 +108,7 @@ def tversky_loss(
     return reduce_classes(loss, counts, class_weights, ignore_background, reduction)
 
 
+@public(smooth=at_least(0))
 def jaccard_loss(
     predictions: ArrayLike,
     targets: ArrayLike,
@@ -190,6 +196,7 @@ def jaccard_loss(
     return reduce_classes(loss, counts, class_weights, ignore_background, reduction)
 
 
+@public(alpha=at_least(0), beta=at_least(0), gamma=at_least(0), smooth=at_least(0))
 def focal_tversky_loss(
     predictions: ArrayLike,
     targets: ArrayLike,

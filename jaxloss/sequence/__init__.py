@@ -1,1 +1,3 @@
 """Sequence losses: labels in order, without their alignment to the frames."""
+
+from __future__ import annotations

@@ -1,14 +1,16 @@
 """The sum over all alignments of labels to frames, forward and backward."""
 
+from __future__ import annotations
+
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from jaxloss._core import scaled
-from jaxloss._core.derivative import analytic
-from jaxloss._core.numerics import two_difference
-from jaxloss._core.scaled import Scaled
+from jaxloss._core.numerics import scaled
+from jaxloss._core.numerics.exact import two_difference
+from jaxloss._core.numerics.scaled import Scaled
+from jaxloss._core.rule.analytic import analytic
 from jaxloss._core.softmax import maximum
 
 

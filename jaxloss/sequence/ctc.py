@@ -1,5 +1,7 @@
 """Connectionist temporal classification: labels in order, without their timing."""
 
+from __future__ import annotations
+
 import operator
 from typing import NamedTuple
 
@@ -7,12 +9,15 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from jaxloss._core import checks
-from jaxloss._core.reduction import HARMLESS, Reduction, Tail
+from jaxloss._core.arguments import checks
+from jaxloss._core.arguments.checks import Interval
+from jaxloss._core.arguments.public import public
+from jaxloss._core.arguments.tail import HARMLESS, Reduction, Tail
 from jaxloss._core.softmax import is_class, widen
 from jaxloss.sequence._alignment import ctc, log_alphas, positions
 
 
+@public(log_epsilon=Interval(maximum=0))
 def ctc_loss(
     logits: ArrayLike,
     logit_paddings: ArrayLike,
@@ -113,6 +118,7 @@ def ctc_loss(
     return _reduced(batch, reduction)
 
 
+@public(log_epsilon=Interval(maximum=0))
 def ctc_loss_with_forward_probs(
     logits: ArrayLike,
     logit_paddings: ArrayLike,
@@ -257,7 +263,9 @@ def _arguments(
     known = is_class(logits, labels, -1)
     valid = known | (positions(labels) >= lengths[..., None])
     valid = jnp.all(valid, axis=-1)
-    checks.check_values("labels", tail.counts(valid), f"in [0, {classes})")
+    labels = checks.check_values(
+        "labels", labels, tail.counts(valid), f"in [0, {classes})"
+    )
     words = jnp.where(known, labels.astype(jnp.int32), blank)
     front = [(0, 0)] * len(batch) + [(1, 0)]
     words = jnp.pad(words, front, constant_values=blank)
@@ -293,12 +301,11 @@ def _counts(name, paddings, to, shape, tail):
     if tail.keep is not None:
         padded = padded | ~tail.keep[..., None]
     known = jnp.all(jnp.broadcast_to(known, shape), axis=-1)
-    checks.check_values(name, tail.counts(known), "0 or 1")
+    padded = checks.check_values(name, padded, tail.counts(known), "0 or 1")
     return jnp.broadcast_to(~padded, shape)
 
 
 def _log_zero(log_epsilon, batch):
-    checks.check_number("log_epsilon", log_epsilon, maximum=0)
     return checks.scalar("log_epsilon", log_epsilon, batch.logits.dtype)
 
 

@@ -1,18 +1,22 @@
 """The logits of a chunk of examples, and their cross entropy."""
 
+from __future__ import annotations
+
 import dataclasses
 import math
 import operator
 
 import jax.numpy as jnp
 
-from jaxloss._core import checks, chunks
-from jaxloss._core.derivative import pointwise
-from jaxloss._core.dropped import guard
-from jaxloss._core.mesh import class_count, total, vary_as
-from jaxloss._core.numerics import power_series, product, tanh
-from jaxloss._core.reduction import Tail, mean
+from jaxloss._core.arguments import checks
+from jaxloss._core.arguments.tail import Tail, mean
+from jaxloss._core.devices import class_count, sum_over_devices, vary_as
+from jaxloss._core.numerics.exact import zero_safe_product
+from jaxloss._core.numerics.functions import accurate_tanh, power_series
+from jaxloss._core.rule.analytic import pointwise
+from jaxloss._core.rule.dropped import guard
 from jaxloss._core.softmax import excess, is_class, maximum, once_read, pick, surprisal
+from jaxloss._core.sweeps import rows as sweep
 
 
 def losses(hidden, labels, shared, tail, mass, chunk_size, precision, axis_name=None):
@@ -28,11 +32,11 @@ def losses(hidden, labels, shared, tail, mass, chunk_size, precision, axis_name=
         rows["mass"] = mass
     options = rows_per_chunk(chunk_size, hidden), precision, axis_name
     if tail.reduction == "none":
-        loss = chunks.each(_cross_entropy, rows, shared, fixed, *options)
+        loss = sweep.map_rows(_cross_entropy, rows, shared, fixed, *options)
         return tail.reduce(loss)
     if tail.weights is not None:
         rows["weights"] = weights
-    return chunks.total(_weighted, rows, shared, fixed, *options)
+    return sweep.sum_rows(_weighted, rows, shared, fixed, *options)
 
 
 def harmless_rows(hidden, tail):
@@ -68,21 +72,21 @@ def _cross_entropy(x, given, fixed, axis_name):
     labels, valid = own_labels(x, fixed["labels"], axis_name)
     top = once_read(maximum(x, **axis), pick(x, labels, **axis))
     if "label_smoothing" in given:
-        behind = total(_behind(x, top, given), axis_name)
+        behind = sum_over_devices(_behind(x, top, given), axis_name)
         top = once_read(top, behind)
     loss = surprisal(x, labels, **axis, top=top)
     if "mass" in given:
-        loss = product(given["mass"], loss)
+        loss = zero_safe_product(given["mass"], loss)
     if "label_smoothing" in given or "z_loss" in given:
         above = excess(x, labels, top, **axis)
     if "label_smoothing" in given:
         alpha, classes = given["label_smoothing"], class_count(x, (1,), axis_name)
         if "class_weights" in given:
-            mass = total(jnp.sum(given["class_weights"], axis=-1), axis_name)
+            mass = sum_over_devices(jnp.sum(given["class_weights"], axis=-1), axis_name)
         else:
             mass = jnp.asarray(classes, x.dtype)
         spread = (behind + mass * above) / classes
-        loss = product(1 - alpha, loss) + product(alpha, spread)
+        loss = zero_safe_product(1 - alpha, loss) + zero_safe_product(alpha, spread)
     if "z_loss" in given:
         loss = loss + given["z_loss"] * jnp.square(top + above)
     return jnp.where(valid, loss, jnp.nan)
@@ -111,7 +115,7 @@ def _behind(x, top, given):
     if "bias" in given:  # an impossible class has no gradient
         behind = jnp.where(jnp.isneginf(x), jnp.inf, behind)
     if "class_weights" in given:
-        behind = product(given["class_weights"], behind)
+        behind = zero_safe_product(given["class_weights"], behind)
     return jnp.sum(behind, axis=1)
 
 
@@ -142,7 +146,7 @@ def _softcap(x, cap):
     z = x / cap
     u = jnp.exp(-2 * jnp.abs(z))
     slope = 4 * u / jnp.square(1 + u)
-    value = tanh(z)
+    value = accurate_tanh(z)
     y = 2 * jnp.where(jnp.abs(z) < 1, z, 0)
     terms = [
         1 / math.factorial(2 * k + 3) for k in range(8 if z.dtype.itemsize < 8 else 14)
@@ -186,7 +190,7 @@ def label_array(labels, hidden):
 
 def rows_per_chunk(chunk_size, hidden, arrays=1):
     if chunk_size is None:
-        return chunks.default_size(hidden.shape[-1]) // arrays
+        return sweep.default_size(hidden.shape[-1]) // arrays
     checks.check_integer("chunk_size", chunk_size)
-    checks.check_number("chunk_size", chunk_size, minimum=1)
+    checks.at_least(1).check("chunk_size", chunk_size)
     return operator.index(chunk_size)

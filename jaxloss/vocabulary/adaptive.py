@@ -1,5 +1,7 @@
 """The adaptive softmax: frequent classes first, rare ones in clusters."""
 
+from __future__ import annotations
+
 import math
 import operator
 from collections.abc import Mapping, Sequence
@@ -11,9 +13,11 @@ import jax.numpy as jnp
 from jax.lax import PrecisionLike
 from jax.typing import ArrayLike
 
-from jaxloss._core import checks, chunks
-from jaxloss._core.reduction import Reduction
+from jaxloss._core.arguments import checks
+from jaxloss._core.arguments.public import public
+from jaxloss._core.arguments.tail import Reduction
 from jaxloss._core.softmax import surprisals
+from jaxloss._core.sweeps import rows as sweep
 from jaxloss.vocabulary._layer import (
     harmless_rows,
     label_array,
@@ -27,6 +31,7 @@ from jaxloss.vocabulary._layer import (
 Parameters = Mapping[str, Any]
 
 
+@public()
 def adaptive_softmax_cross_entropy(
     hidden: ArrayLike,
     labels: ArrayLike,
@@ -114,7 +119,9 @@ def adaptive_softmax_cross_entropy(
         labels = jnp.where(tail.keep, labels, 0)
     classes = bounds[-1]
     valid = (labels >= 0) & (labels < classes)
-    checks.check_values("labels", tail.counts(valid), f"in [0, {classes})")
+    labels = checks.check_values(
+        "labels", labels, tail.counts(valid), f"in [0, {classes})"
+    )
 
     at_head, loss = labels, 0
     options = None, chunk_size, precision
@@ -131,6 +138,7 @@ def adaptive_softmax_cross_entropy(
     return mean_of(loss, tail, None, labels.shape, dtype)
 
 
+@public()
 def adaptive_softmax_log_probs(
     hidden: ArrayLike, parameters: Parameters, cutoffs: Sequence[int]
 ) -> jax.Array:
@@ -193,6 +201,7 @@ def adaptive_softmax_log_probs(
     return jnp.concatenate(found, axis=-1)
 
 
+@public()
 def adaptive_softmax_predict(
     hidden: ArrayLike, parameters: Parameters, cutoffs: Sequence[int]
 ) -> jax.Array:
@@ -242,14 +251,14 @@ def adaptive_softmax_predict(
 
     def best(x, shared, keep=None):
         fixed = {} if keep is None else {"keep": keep}
-        return chunks.values(_best, {"hidden": x}, shared, fixed, size, None)
+        return sweep.map_rows_to_any(_best, {"hidden": x}, shared, fixed, size, None)
 
     def best_at_head(x, given, fixed, axis_name):
         log_probs = -surprisals(logits(x, given), axis=1)
         return *_top(log_probs[:, : bounds[0]]), log_probs[:, bounds[0] :]
 
     rows = {"hidden": hidden}
-    value, label, top = chunks.values(best_at_head, rows, head, {}, size, None)
+    value, label, top = sweep.map_rows_to_any(best_at_head, rows, head, {}, size, None)
     for i, part in enumerate(tail):
         promising = top[..., i] > value  # what the cluster has at the most
         features = hidden @ part["projection"]
@@ -319,7 +328,7 @@ def init_adaptive_softmax(
     """
     checks.check_integer("features", features)
     checks.check_integer("classes", classes)
-    checks.check_number("div_value", div_value, minimum=1)
+    checks.at_least(1).check("div_value", div_value)
     bounds = (*_cutoffs(cutoffs, classes), classes)
     widths = [int(features // div_value ** (i + 1)) for i in range(len(cutoffs))]
     if not widths[-1]:

@@ -1,15 +1,20 @@
 """A linear layer and its cross entropy, without the logits of all examples."""
 
+from __future__ import annotations
+
 import jax
 import jax.numpy as jnp
 from jax.lax import PrecisionLike
 from jax.typing import ArrayLike
 
-from jaxloss._core import checks, chunks
-from jaxloss._core.classes import Examples, ignored, weight_of_label
-from jaxloss._core.mesh import check_shared, check_split, class_count
-from jaxloss._core.reduction import Reduction
+from jaxloss._core.arguments import checks
+from jaxloss._core.arguments.checks import above, between
+from jaxloss._core.arguments.classes import Examples, ignored, weight_of_label
+from jaxloss._core.arguments.public import public
+from jaxloss._core.arguments.tail import Reduction
+from jaxloss._core.devices import check_shared, check_split, class_count
 from jaxloss._core.softmax import entropy, is_class, maximum, once_read, pick, surprisal
+from jaxloss._core.sweeps import rows as sweep
 from jaxloss.vocabulary._layer import (
     harmless_rows,
     label_array,
@@ -22,6 +27,7 @@ from jaxloss.vocabulary._layer import (
 )
 
 
+@public(label_smoothing=between(0, 1), logit_softcap=above(0), temperature=above(0))
 def linear_cross_entropy(
     hidden: ArrayLike,
     kernel: ArrayLike,
@@ -139,14 +145,13 @@ def linear_cross_entropy(
         Gemma Team, "Gemma 2: Improving Open Language Models at a Practical Size", 2024,
         section 2 (logit_softcap), https://arxiv.org/abs/2408.00118
     """
-    checks.check_number("label_smoothing", label_smoothing, minimum=0, maximum=1)
     hidden, kernel, labels, dtype = _arguments(hidden, kernel, labels, axis_name)
     tail = checks.tail(where, weights, reduction, shape=labels.shape, dtype=dtype)
     without = ignored(labels, ignore_index)
     tail = tail if without is None else tail.without(without)
     labels = labels if tail.keep is None else jnp.where(tail.keep, labels, 0)
     hidden = harmless_rows(hidden, tail)
-    _check_labels(labels, kernel, axis_name, tail)
+    labels = _check_labels(labels, kernel, axis_name, tail)
 
     classes = kernel.shape[1]
     shared = {
@@ -168,6 +173,7 @@ def linear_cross_entropy(
     return mean_of(loss, tail, mass, labels.shape, dtype)
 
 
+@public(logit_softcap=above(0), temperature=above(0))
 def linear_log_probs(
     hidden: ArrayLike,
     kernel: ArrayLike,
@@ -251,7 +257,7 @@ def linear_log_probs(
         Secretly a Reward Model", 2023, https://arxiv.org/abs/2305.18290
     """
     hidden, kernel, labels, dtype = _arguments(hidden, kernel, labels, axis_name)
-    _check_labels(labels, kernel, axis_name)
+    labels = _check_labels(labels, kernel, axis_name)
     classes = kernel.shape[1]
     shared = {
         "kernel": kernel,
@@ -260,7 +266,7 @@ def linear_log_probs(
     rows, fixed = {"hidden": hidden}, {"labels": labels}
     # Half the size: the gradient of both numbers needs a second array of the logits'.
     size = rows_per_chunk(chunk_size, hidden, arrays=2)
-    return chunks.each(_log_probs, rows, shared, fixed, size, precision, axis_name)
+    return sweep.map_rows(_log_probs, rows, shared, fixed, size, precision, axis_name)
 
 
 def _log_probs(x, given, fixed, axis_name):
@@ -275,8 +281,8 @@ def _log_probs(x, given, fixed, axis_name):
 def _check_labels(labels, kernel, axis_name, tail=None):
     valid = is_class(kernel, labels, 1, axis_name)
     valid = valid if tail is None else tail.counts(valid)
-    checks.check_values(
-        "labels", valid, f"in [0, {class_count(kernel, (1,), axis_name)})"
+    return checks.check_values(
+        "labels", labels, valid, f"in [0, {class_count(kernel, (1,), axis_name)})"
     )
 
 
@@ -301,13 +307,10 @@ def _arguments(hidden, kernel, labels, axis_name):
 
 
 def _logit_parameters(bias, logit_softcap, temperature, classes, dtype):
-    positive = {"minimum": 0, "open_minimum": True}
-    checks.check_number("temperature", temperature, **positive)
     shared = _unless(1, dtype, temperature=temperature)
     if bias is not None:
         shared["bias"] = _per_class("bias", bias, classes, dtype)
     if logit_softcap is not None:
-        checks.check_number("logit_softcap", logit_softcap, **positive)
         shared["logit_softcap"] = checks.scalar("logit_softcap", logit_softcap, dtype)
     return shared
 

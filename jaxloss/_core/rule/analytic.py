@@ -18,7 +18,7 @@ from jax.custom_derivatives import SymbolicZero
 from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
 
-from jaxloss._core.mesh import varying
+from jaxloss._core.devices import varying
 
 
 def analytic(forward: Callable[..., Any], backward: Callable[..., Any]):

@@ -6,9 +6,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jaxloss._core import checks
-from jaxloss._core.mesh import class_count, own_index, placement, total
-from jaxloss._core.reduction import Tail
+from jaxloss._core.arguments import checks
+from jaxloss._core.arguments.tail import Tail
+from jaxloss._core.devices import class_count, own_index, placement, sum_over_devices
 from jaxloss._core.softmax import is_class
 
 
@@ -95,7 +95,9 @@ def integer_arguments(
         labels = jnp.where(examples.tail.keep, labels, 0)
     valid = is_class(logits, labels, axis, axis_name)
     count = class_count(logits, (axis,), axis_name)
-    checks.check_values("labels", examples.tail.counts(valid), f"in [0, {count})")
+    labels = checks.check_values(
+        "labels", labels, examples.tail.counts(valid), f"in [0, {count})"
+    )
     return logits, labels, examples
 
 
@@ -132,7 +134,12 @@ def mask_classes(
         if where.ndim == logits.ndim:
             checks.check_broadcast("where", where.shape, name, logits.shape)
             classes = jnp.broadcast_to(where, logits.shape)
-            where = total(jnp.sum(classes, axis=axes, dtype=jnp.int32), axis_name) > 0
+            where = (
+                sum_over_devices(
+                    jnp.sum(classes, axis=axes, dtype=jnp.int32), axis_name
+                )
+                > 0
+            )
             logits = jnp.where(classes, logits, -jnp.inf)
     tail = checks.tail(where, weights, reduction, shape=batch, dtype=dtype)
     if ignored is not None:
@@ -170,5 +177,7 @@ def weight_of_label(scale, labels, examples):
     index = own_index(labels, scale, 0, axis_name)
     picked = scale.at[index].get(mode="clip", out_sharding=placement(labels))
     if axis_name is not None:
-        picked = total(jnp.where(is_class(scale, index, 0), picked, 0), axis_name)
+        picked = sum_over_devices(
+            jnp.where(is_class(scale, index, 0), picked, 0), axis_name
+        )
     return examples.tail.guard(picked)

@@ -6,6 +6,7 @@ under `jit`, under `vmap` and without them. Values that a trace cannot see are l
 to `jax.experimental.checkify`: see `check_values`.
 """
 
+import dataclasses
 import math
 import operator
 from collections.abc import Sequence
@@ -14,11 +15,11 @@ from typing import Any, get_args
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.experimental import checkify
 from jax.typing import ArrayLike
 
-from jaxloss._core.mesh import broadcast_to
-from jaxloss._core.reduction import Reduction, Tail
+from jaxloss._core.arguments.tail import Reduction, Tail
+from jaxloss._core.devices import broadcast_to
+from jaxloss._core.rule.checked import checked
 
 
 def real_arrays(**arguments: ArrayLike) -> tuple[jax.Array, ...]:
@@ -142,33 +143,58 @@ def check_option(name: str, value: Any, options: Sequence[Any]) -> None:
         raise ValueError(f"`{name}` must be one of {offered}, got {value!r}.")
 
 
-def check_number(
-    name: str,
-    value: Any,
-    *,
-    minimum: float = -math.inf,
-    maximum: float = math.inf,
-    open_minimum: bool = False,
-) -> None:
-    """Raises if a hyperparameter that the trace can see is out of its range.
+@dataclasses.dataclass(frozen=True)
+class Interval:
+    """What a hyperparameter may be."""
 
-    Python and NumPy numbers are seen; JAX arrays are not, traced or concrete, so that
-    the same call is judged alike with and without `jit`.
-    """
-    if not isinstance(value, bool | int | float | np.generic | np.ndarray):
-        return
-    number = np.asarray(value)
-    if number.dtype.kind not in "biuf":
-        raise TypeError(f"`{name}` must be real, got {number.dtype}.")
-    number = number.astype(np.float64)
-    inside = number > minimum if open_minimum else number >= minimum
-    if not np.all(inside & (number <= maximum)):
-        low = f"{'(' if open_minimum else '['}{minimum}"
-        raise ValueError(f"`{name}` must be in {low}, {maximum}], got {value}.")
+    minimum: float = -math.inf
+    maximum: float = math.inf
+    open_minimum: bool = False
+
+    def check(self, name: str, value: Any) -> None:
+        """Raises if a Python or NumPy number, or array, leaves the interval."""
+        number = np.asarray(value)
+        if number.dtype.kind not in "biuf":
+            raise TypeError(f"`{name}` must be real, got {number.dtype}.")
+        number = number.astype(np.float64)
+        low = number > self.minimum if self.open_minimum else number >= self.minimum
+        if not np.all(low & (number <= self.maximum)):
+            bracket = "(" if self.open_minimum else "["
+            raise ValueError(
+                f"`{name}` must be in {bracket}{self.minimum}, {self.maximum}], "
+                f"got {value}."
+            )
+
+
+def at_least(minimum: float) -> Interval:
+    return Interval(minimum)
+
+
+def above(minimum: float) -> Interval:
+    return Interval(minimum, open_minimum=True)
+
+
+def between(minimum: float, maximum: float) -> Interval:
+    return Interval(minimum, maximum)
+
+
+def fits_integer(value: np.ndarray | np.generic) -> bool:
+    """Whether JAX can hold a NumPy value's integers: without x64 it takes 32 bits."""
+    if value.dtype.kind not in "iu" or value.dtype.itemsize < 8 or not value.size:
+        return True
+    bounds = np.iinfo(jnp.result_type(int))
+    return bool(value.min() >= bounds.min and value.max() <= bounds.max)
 
 
 def integer_array(name: str, value: ArrayLike) -> jax.Array:
-    """Converts an argument of class indices or lengths to an integer array."""
+    """Converts an argument of class indices or lengths to an integer array.
+
+    NumPy integers that do not fit JAX's are out of range: they become the smallest one.
+    """
+    if isinstance(value, np.ndarray | np.generic) and not fits_integer(value):
+        bounds = np.iinfo(jnp.result_type(int))
+        fits = (value >= bounds.min) & (value <= bounds.max)
+        value = np.where(fits, value, bounds.min).astype(bounds.dtype)
     array = to_array(name, value)
     if not _is_integer(array):
         raise TypeError(f"`{name}` must be integer class indices, got {array.dtype}.")
@@ -240,16 +266,18 @@ def canonical_axes(name: str, axis: Any, ndim: int) -> tuple[int, ...]:
     return axes
 
 
-def check_values(name: str, holds: jax.Array, expected: str) -> None:
-    """States a condition on values, which raises under `checkify` and costs nothing
-    elsewhere.
+def check_values(
+    name: str, value: jax.Array, holds: jax.Array, expected: str
+) -> jax.Array:
+    """The value, with a condition that raises under `checkify` alone.
 
     Args:
         name: The argument that the condition is about.
-        holds: Boolean array, True where the value is right.
+        value: An array of the loss, which the check stays with.
+        holds: Boolean array, True where the argument is right.
         expected: What the message says of the right values.
     """
-    checkify.debug_check(jnp.all(holds), f"`{name}` must be {expected}.")
+    return checked(value, holds, f"`{name}` must be {expected}.")
 
 
 def _is_floating(array: jax.Array) -> bool:

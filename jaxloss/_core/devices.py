@@ -80,12 +80,12 @@ def agree_as(x: jax.Array, other: jax.Array) -> jax.Array:
     return jax.lax.psum(x, split) if split else x
 
 
-def total(x: jax.Array, axis_name: str | None) -> jax.Array:
+def sum_over_devices(x: jax.Array, axis_name: str | None) -> jax.Array:
     """The sum of what each device has; `x` itself where one has all classes."""
     return x if axis_name is None else jax.lax.psum(x, axis_name)
 
 
-def largest(x: jax.Array, axis_name: str | None) -> jax.Array:
+def max_over_devices(x: jax.Array, axis_name: str | None) -> jax.Array:
     """The same for the maximum."""
     return x if axis_name is None else jax.lax.pmax(x, axis_name)
 

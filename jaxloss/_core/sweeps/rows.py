@@ -27,10 +27,10 @@ from jax.custom_derivatives import SymbolicZero
 from jax.lax import PrecisionLike
 from jax.sharding import PartitionSpec
 
-from jaxloss._core.derivative import vary_alike
-from jaxloss._core.layout import Layout
-from jaxloss._core.linear_map import linear_map
-from jaxloss._core.mesh import agree_as, vary_as
+from jaxloss._core.devices import agree_as, vary_as
+from jaxloss._core.rule.analytic import vary_alike
+from jaxloss._core.rule.linear_map import linear_map
+from jaxloss._core.sweeps.layout import Layout
 
 Arrays = dict[str, jax.Array]
 Rule = Callable[..., Any]
@@ -52,7 +52,7 @@ def default_size(features: int) -> int:
     return min(max(features, 1024), 4096)
 
 
-def total(
+def sum_rows(
     rule: Rule,
     rows: Arrays,
     shared: Arrays,
@@ -80,12 +80,12 @@ def total(
 
     def local(rows, shared, fixed, axis_name):
         options = largest, precision, axis_name
-        return _total(*_prepare(rule, rows, shared, fixed, *options))
+        return _sum_rows(*_prepare(rule, rows, shared, fixed, *options))
 
     return _where_rows_lie(local, rows, shared, fixed, axis_name, summed=True)
 
 
-def _total(sweeps, real, fixed):
+def _sum_rows(sweeps, real, fixed):
     @jax.custom_jvp
     def sums(real, fixed):
         return jnp.sum(sweeps.value(real, fixed))
@@ -109,7 +109,7 @@ def _total(sweeps, real, fixed):
     return sums(real, fixed)
 
 
-def each(
+def map_rows(
     rule: Rule,
     rows: Arrays,
     shared: Arrays,
@@ -120,19 +120,19 @@ def each(
 ) -> Any:
     """What a rule makes of every row; the backward sweep makes X again.
 
-    Takes the arguments of `total`. A rule may give several numbers a row, in a tree of
-    arrays [size].
+    Takes the arguments of `sum_rows`. A rule may give several numbers per row, in a
+    tree of arrays [size].
     """
 
     def local(rows, shared, fixed, axis_name):
         options = largest, precision, axis_name
         sweeps, *arrays = _prepare(rule, rows, shared, fixed, *options)
-        return _per_row(sweeps, _each(sweeps, *arrays), rows)
+        return _per_row(sweeps, _map_rows(sweeps, *arrays), rows)
 
     return _where_rows_lie(local, rows, shared, fixed, axis_name, summed=False)
 
 
-def _each(sweeps, real, fixed):
+def _map_rows(sweeps, real, fixed):
     @jax.custom_jvp
     def values(real, fixed):
         return sweeps.value(real, fixed)
@@ -153,7 +153,7 @@ def _each(sweeps, real, fixed):
     return values(real, fixed)
 
 
-def values(
+def map_rows_to_any(
     rule: Rule,
     rows: Arrays,
     shared: Arrays,

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxloss._core.reduction import HARMLESS, reduce_loss, select
+from jaxloss._core.arguments.tail import HARMLESS, Tail, reduce_loss
 
 LOSS = np.array([[0.5, -1.25, 3.0], [2.0, 0.75, -0.5]], np.float32)
 KEEP = {
@@ -116,12 +116,13 @@ def test_select_replaces_what_is_dropped():
     keep = jnp.array([True, False, True])
     x = jnp.array([[1.0, jnp.nan, 3.0], [4.0, jnp.inf, 6.0]])
     half = jnp.array([7, 8, 9], jnp.bfloat16)
-    first, second = select(keep, x, half)
+    tail = Tail(keep, None, "none")
+    first, second = tail.select(x, half)
     np.testing.assert_array_equal(first, [[1, HARMLESS, 3], [4, HARMLESS, 6]])
     assert second.dtype == jnp.bfloat16
     assert second.tolist() == [7, HARMLESS, 9]
-    gradient = jax.grad(lambda x: jnp.sum(jnp.log(select(keep, x)[0])))(x)
+    gradient = jax.grad(lambda x: jnp.sum(jnp.log(tail.select(x)[0])))(x)
     np.testing.assert_allclose(gradient, [[1, 0, 1 / 3], [1 / 4, 0, 1 / 6]], rtol=1e-6)
-    unchanged = select(None, x, half)
+    unchanged = Tail(None, None, "none").select(x, half)
     assert unchanged[0] is x
     assert unchanged[1] is half

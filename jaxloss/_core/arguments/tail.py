@@ -10,8 +10,8 @@ from typing import Literal
 import jax
 import jax.numpy as jnp
 
-from jaxloss._core.dropped import guard
-from jaxloss._core.mesh import broadcast_to
+from jaxloss._core.devices import broadcast_to
+from jaxloss._core.rule.dropped import guard
 
 Reduction = Literal["none", "mean", "sum"]
 Axes = int | tuple[int, ...]

@@ -13,8 +13,9 @@ import jax
 import jax.numpy as jnp
 from jax.lax import bitcast_convert_type, logistic, stop_gradient
 
-from jaxloss._core.derivative import pointwise
-from jaxloss._core.numerics import power_series, two_difference
+from jaxloss._core.numerics.exact import two_difference
+from jaxloss._core.numerics.functions import power_series
+from jaxloss._core.rule.analytic import pointwise
 from jaxloss._core.softmax import Axes
 
 

@@ -78,8 +78,6 @@ def _jvp(primals, tangents, *, push, pull, constants):
             return push(*(some.get(i, c) for i, c in enumerate(known)), *x)
 
         parts.append(jax.jvp(of_moved, ({i: known[i] for i in moved},), (moved,))[1])
-    if not parts:
-        return value, [ad.Zero.from_primal_value(y) for y in value]
     return value, [
         functools.reduce(jax.numpy.add, terms) for terms in zip(*parts, strict=True)
     ]

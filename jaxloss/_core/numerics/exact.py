@@ -1,0 +1,170 @@
+"""Exact scalar arithmetic: differences, products and quotients that keep all digits.
+
+Accuracies are for float32 on XLA's CPU backend, in units in the last place (ulp). Every
+piece is finite where its true value is, and so are its derivatives of all orders,
+unless it says otherwise. What one family alone uses lives in that family.
+"""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+
+from jaxloss._core.rule.analytic import pointwise
+
+
+@functools.partial(jax.jit, inline=True)  # one operation to `jax.debug_nans`
+def two_difference(a: jax.Array, b: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """fl(a - b) and what rounding took from it, exactly (Knuth's TwoSum).
+
+    The second part is 0 where the difference overflows, and carries no derivative:
+    the first has it all.
+    """
+    difference = a - b
+    a, b, d = jax.lax.stop_gradient((a, b, difference))
+    kept = d - a
+    lost = (a - (d - kept)) - (b + kept)
+    return difference, jnp.where(jnp.isfinite(lost), lost, 0)
+
+
+def scale_of(largest: jax.Array) -> jax.Array:
+    """A number to divide by before squaring, near the largest entry.
+
+    XLA multiplies by its inverse, which it would flush to 0 beyond this bound; and 0
+    and inf scale nothing.
+    """
+    scale = jnp.minimum(largest, 0.5 / float(jnp.finfo(largest.dtype).tiny))
+    return jnp.where((largest == 0) | jnp.isinf(largest), 1, scale)
+
+
+@pointwise
+def fraction(x: jax.Array, scale: jax.Array):
+    """x / scale, safe to square, for the `scale_of` the largest finite |x|."""
+    ratio, inverse = fraction_value(x, scale), 1 / scale
+    return ratio, (inverse, -ratio * inverse)
+
+
+def fraction_value(x: jax.Array, scale: jax.Array) -> jax.Array:
+    """The same without a derivative, in a rule's value.
+
+    The clip changes nothing, since |x| is at most 8 times the scale. Without it XLA
+    takes a constant 1 / scale out of the square of the fraction, and the square of x
+    and that of 1 / scale over- or underflow.
+    """
+    return jnp.maximum(jnp.minimum(x / scale, 16), -16)
+
+
+def leading(x: jax.Array) -> jax.Array:
+    """x to half of its digits: a product of two such is exact. No derivative."""
+    info = jnp.finfo(x.dtype)
+    digits = (info.nmant - 1) // 2
+    largest = float(info.max) * (1 - 2.0**-digits)  # rounds to a finite number
+    clipped = jax.lax.stop_gradient(jnp.clip(x, -largest, largest))
+    return jax.lax.reduce_precision(clipped, info.nexp, digits)
+
+
+def remainder(a: jax.Array, b: jax.Array, ratio: jax.Array) -> jax.Array:
+    """a - b·ratio for ratio = fl(a/b) or a = fl(b·ratio), exactly.
+
+    The plain form cancels to rounding. 0 where a is so small that products of parts
+    would be flushed to 0.
+    """
+    info = jnp.finfo(a.dtype)
+    exact = jnp.abs(a) > 16 * float(info.tiny) / float(info.eps)
+    b_high, ratio_high = leading(b), leading(ratio)
+    b_low, ratio_low = b - b_high, ratio - ratio_high
+    cross = b_high * ratio_low + b_low * ratio_high
+    rest = ((a - b_high * ratio_high) - cross) - b_low * ratio_low
+    return jnp.where(exact, rest, 0)
+
+
+def log1p_of_sum(x: jax.Array, lost: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """log(1 + x + lost) for x >= 0 within 2 ulp, and what its last rounding took.
+
+    The logarithm of the rounded sum, and what that rounding took, to first order. XLA's
+    own log1p is off by 2.5 ulp.
+    """
+    total, rest = two_difference(x, jnp.full_like(x, -1))
+    return two_difference(jnp.log(total), quotient(-(rest + lost), total))
+
+
+def direction(a: jax.Array, b: jax.Array) -> jax.Array:
+    """sign(a - b) by comparison, NaN if either is.
+
+    XLA flushes a difference below the smallest normal number to 0.
+    """
+    return jnp.where(a > b, 1, jnp.where(a < b, -1, 0 * (a - b)))
+
+
+def distance_beyond(a: jax.Array, b: jax.Array, c: jax.Array) -> jax.Array:
+    """|a - b| - c within 1 ulp, near its zero and also where a - b overflows.
+
+    An overflow means that a and b have opposite signs, so that |a| + |b| - c adds up.
+    """
+    sign = jnp.where(a < b, -1, 1)
+    e, lost = two_difference(a, b)
+    near = (sign * e - c) + sign * lost
+    return jnp.where(jnp.isinf(e), (sign * a - c) - sign * b, near)
+
+
+def times_difference(c: jax.Array, a: jax.Array, b: jax.Array) -> jax.Array:
+    """c · (a - b) within 2 ulp, unless a - b is flushed to 0, also where it overflows.
+
+    An overflow means that a and b have opposite signs, so that c·a - c·b adds up
+    without cancellation.
+    """
+    difference = a - b
+    over = jnp.isinf(difference)
+    return jnp.where(over, c * a - c * b, c * jnp.where(over, 0, difference))
+
+
+def scaled_difference(
+    a: jax.Array, b: jax.Array, c: jax.Array
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """(a - b)·k, c·k and k, a power of two that keeps (a - b)/c right.
+
+    It saves the difference from an overflow, and from being flushed to 0 below the
+    smallest normal number unless the quotient is. c >= 0.
+    """
+    small = jnp.maximum(jnp.maximum(jnp.abs(a), jnp.abs(b)), c) < 4
+    k = jnp.where(small, 4 / float(jnp.finfo(a.dtype).eps), 1)
+    k = jnp.where(jnp.isinf(a - b), 0.25, k).astype(a.dtype)
+    return a * k - b * k, c * k, k
+
+
+@pointwise
+def difference_over(a: jax.Array, b: jax.Array, c: jax.Array):
+    """(a - b)/c for c > 0 within 2 ulp, also where a - b over- or underflows."""
+    difference, divisor, _ = scaled_difference(a, b, c)
+    ratio = difference / divisor
+    return ratio, (1 / c, -1 / c, -ratio / c)
+
+
+@pointwise
+def quotient(a: jax.Array, b: jax.Array):
+    """a/b within 1 ulp; its derivatives within 2, with no b² that leaves the range."""
+    ratio = a / b
+    return ratio, (1 / b, -ratio / b)
+
+
+def minus_product(a: jax.Array, b: jax.Array, c: jax.Array) -> jax.Array:
+    """a - b·c within 2 ulp of the larger term, also where b·c overflows."""
+    taken = b * c
+    halves = a / 2 - (b / 2) * c
+    return jnp.where(jnp.isinf(taken), 2 * halves, a - taken)
+
+
+def zero_safe_product(c: jax.Array, x: jax.Array) -> jax.Array:
+    """c · x with 0 · inf = 0, in value and derivatives."""
+    return c * jnp.where((c == 0) & jnp.isinf(x), 0, x)
+
+
+def capped_product(c: jax.Array, x: jax.Array) -> jax.Array:
+    """c · x with 0 · inf = 0, for x >= 0 in a rule's value: it has no derivative.
+
+    x is capped at |c / (|sign c| - 1)|, which is 0 for c = 0 and inf for any other c,
+    for a constant c too: no step depends on how the compiler orders products. A select
+    in place of the cap, or the constant 1 that the slope uses, would keep XLA's CPU
+    compiler from fusing this into a sum over the result.
+    """
+    return c * jnp.minimum(x, jnp.abs(c / (jnp.abs(jnp.sign(c)) + (-1.0))))
