@@ -21,9 +21,12 @@ def placement(x: jax.Array) -> NamedSharding | None:
 
 def broadcast_to(array: jax.Array, like: jax.Array) -> jax.Array:
     """Broadcasts to the shape of `like`, and to its placement on an explicit mesh."""
-    if array.shape == like.shape:
-        return array
-    return jnp.broadcast_to(array, like.shape, out_sharding=placement(like))
+    target = placement(like)
+    if array.shape != like.shape:
+        return jnp.broadcast_to(array, like.shape, out_sharding=target)
+    if target is not None and placement(array) is None:
+        return jax.sharding.reshard(array, target)
+    return array
 
 
 def is_split(x: jax.Array, axis: int) -> bool:

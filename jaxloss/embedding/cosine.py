@@ -168,8 +168,7 @@ def _directions(predictions, targets, epsilon, axis, where, weights, reduction):
     tail = checks.tail(where, weights, reduction, shape=batch, dtype=a.dtype)
     tail = tail.spread(batch)
     a, b = tail.select(a, b, axes=axes)
-    lengths = jnp.expand_dims(jnp.zeros(batch, a.dtype), axes)
-    epsilon = tail.share(epsilon, lengths, axes)
+    epsilon = tail.share(epsilon, jnp.sum(a, axis=axes, keepdims=True), axes)
     u, u_unit = unit_vector(a, epsilon, axes)
     v, v_unit = unit_vector(b, epsilon, axes)
     return u, v, u_unit & v_unit, axes, tail

@@ -24,6 +24,7 @@ def guard(x: jax.Array, dropped: jax.Array) -> jax.Array:
         dropped: Boolean, broadcastable to `x`.
     """
     dropped = broadcast_to(dropped, x)
+    x = broadcast_to(x, dropped)
     return _guard_p.bind(*vary_alike((x, dropped)))
 
 
