@@ -1,4 +1,4 @@
-"""The logits of a chunk of examples, and their cross entropy."""
+"""Logits and cross entropy of one chunk of examples."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from jaxloss._core.sweeps import rows as sweep
 
 
 def losses(hidden, labels, shared, tail, mass, chunk_size, precision, axis_name=None):
-    """The weighted cross entropies, or their sum where they are to be reduced."""
+    """The weighted losses per example, or their sum for "sum" and "mean"."""
     tail = tail.spread(labels.shape)
     rows, fixed = {"hidden": hidden}, {"labels": labels}
     if tail.keep is not None:
@@ -39,10 +39,11 @@ def losses(hidden, labels, shared, tail, mass, chunk_size, precision, axis_name=
     return sweep.sum_rows(_weighted, rows, shared, fixed, *options)
 
 
-def harmless_rows(hidden, tail):
-    """Rows of features without those that are excluded, or of weight 0 and not finite.
+def mask_rows(hidden, tail):
+    """Replaces the features of excluded examples, and non-finite ones of weight 0.
 
-    The gradient of the kernel is a sum of products with these rows.
+    The gradient of the kernel sums hidden · cotangent over all examples, where
+    NaN · 0 would be NaN.
     """
     (hidden,) = tail.select(hidden, axes=-1)
     if tail.weights is None:
@@ -52,28 +53,29 @@ def harmless_rows(hidden, tail):
     return dataclasses.replace(tail, keep=keep, weights=None).select(hidden, axes=-1)[0]
 
 
-def mean_of(summed, tail, mass, batch, dtype):
-    """The mean whose weighted sum is known."""
+def weighted_mean(summed, tail, mass, batch, dtype):
+    """The weighted mean, given the weighted sum of the losses."""
     counted = jnp.ones(batch, dtype) if mass is None else mass
     return mean(summed, dataclasses.replace(tail, reduction="sum").reduce(counted))
 
 
-# With m the largest logit and e = log Σ_j e^{x_j - m}, the sum of w_j s_j over the
-# classes, s_j their surprisals, is Σ_j w_j (m - x_j) + e Σ_j w_j, no term of which is
-# negative, and the log-sum-exp of z_loss is m + e. So the logits' maximum and sums are
-# read first; then exponentials are written over the logits, and the gradient over the
-# exponentials. At 4,096 examples of 512 features and 50,304 classes in float32, value
-# and gradients by XLA for CPU, that is 328 MB; with an array of all s_j it is 1,047 MB.
+# With m the largest logit, e = log Σ_j e^{x_j - m} and s_j = e + m - x_j the surprisal
+# of class j,
+#     Σ_j w_j s_j = Σ_j w_j (m - x_j) + e Σ_j w_j,       where no term is negative,
+# and the log-sum-exp of `z_loss` is m + e. All sums over the logits come first, so that
+# XLA can write the exponentials over the logits and the gradient over the exponentials.
+# Value and gradients of 4,096 examples, 512 features and 50,304 classes in float32 take
+# 328 MB with XLA for CPU, and 1,047 MB if the array of all s_j is materialised.
 def _cross_entropy(x, given, fixed, axis_name):
     axis = {"axis": 1, "axis_name": axis_name}
     if "dropped" in fixed:
         x, given = _guarded(x, given, fixed["dropped"])
     x = logits(x, given)
-    labels, valid = own_labels(x, fixed["labels"], axis_name)
+    labels, valid = clip_labels(x, fixed["labels"], axis_name)
     top = once_read(maximum(x, **axis), pick(x, labels, **axis))
     if "label_smoothing" in given:
-        behind = sum_over_devices(_behind(x, top, given), axis_name)
-        top = once_read(top, behind)
+        gap_sum = sum_over_devices(_gap_sum(x, top, given), axis_name)
+        top = once_read(top, gap_sum)
     loss = surprisal(x, labels, **axis, top=top)
     if "mass" in given:
         loss = zero_safe_product(given["mass"], loss)
@@ -85,7 +87,7 @@ def _cross_entropy(x, given, fixed, axis_name):
             mass = sum_over_devices(jnp.sum(given["class_weights"], axis=-1), axis_name)
         else:
             mass = jnp.asarray(classes, x.dtype)
-        spread = (behind + mass * above) / classes
+        spread = (gap_sum + mass * above) / classes
         loss = zero_safe_product(1 - alpha, loss) + zero_safe_product(alpha, spread)
     if "z_loss" in given:
         loss = loss + given["z_loss"] * jnp.square(top + above)
@@ -93,7 +95,11 @@ def _cross_entropy(x, given, fixed, axis_name):
 
 
 def _guarded(x, given, dropped):
-    """Logits and parameters for each row, their derivatives finite where `dropped`."""
+    """Gives logits and parameters finite derivatives in the rows of weight 0.
+
+    A shared parameter is broadcast first: its gradient is a sum over the rows, and only
+    an entry per row can exclude some of them.
+    """
     shapes = {"bias": x.shape, "class_weights": x.shape, "logit_softcap": x.shape}
     shapes["temperature"] = x.shape
 
@@ -109,14 +115,17 @@ def _guarded(x, given, dropped):
     return each(x, x.shape), given
 
 
-def _behind(x, top, given):
-    """Σ_j w_j (m - x_j) over this device's classes."""
-    behind = -(x + -top[:, None])  # of m itself XLA would write a broadcast
-    if "bias" in given:  # an impossible class has no gradient
-        behind = jnp.where(jnp.isneginf(x), jnp.inf, behind)
+def _gap_sum(x, top, given):
+    """Σ_j w_j (m - x_j) over the classes of this device."""
+    # Adding -m instead of subtracting m keeps XLA from storing the broadcast of m, an
+    # array of the logits' size, for both passes.
+    gaps = -(x + -top[:, None])
+    # A class excluded by a bias of -inf adds inf, and its logit has no gradient.
+    if "bias" in given:
+        gaps = jnp.where(jnp.isneginf(x), jnp.inf, gap_sum)
     if "class_weights" in given:
-        behind = zero_safe_product(given["class_weights"], behind)
-    return jnp.sum(behind, axis=1)
+        gaps = zero_safe_product(given["class_weights"], gap_sum)
+    return jnp.sum(gaps, axis=1)
 
 
 def _weighted(x, given, fixed, axis_name):
@@ -125,7 +134,7 @@ def _weighted(x, given, fixed, axis_name):
 
 
 def logits(x, given):
-    """The logits of hidden · kernel; a bias of -inf leaves out a class for good."""
+    """The logits, given x = hidden · kernel; a bias of -inf excludes a class."""
     if "bias" in given:
         x = x + given["bias"]
     if "logit_softcap" in given:
@@ -138,9 +147,11 @@ def logits(x, given):
 
 
 # f = c tanh z with z = x / c, and with u = e^(-2|z|)
-#     df/dx = sech² z = 4u / (1 + u)²,           where 1 - tanh² z is 0 from z = 9.1 on,
-#     df/dc = tanh z - z sech² z = (sinh 2z - 2z) sech² z / 2,
-# the second form by its power series for small z, where the terms of the first cancel.
+#     df/dx = sech² z = 4u / (1 + u)²,
+#     df/dc = tanh z - z sech² z = (sinh 2z - 2z) sech² z / 2.
+# In float32, 1 - tanh² z would round to 0 from z = 9.1 on; 4u / (1 + u)² does not. For
+# |z| < 1 the two terms of tanh z - z sech² z cancel, so df/dc is computed by the power
+# series of sinh 2z - 2z.
 @pointwise
 def _softcap(x, cap):
     z = x / cap
@@ -158,19 +169,19 @@ def _softcap(x, cap):
 
 @pointwise
 def _divide(x, temperature):
-    """x / temperature, whose slope in the temperature is 0 at -inf, not NaN."""
+    """x / temperature; where x is -inf, the derivative by the temperature is 0."""
     finite = jnp.where(jnp.isneginf(x), 0, x)
     return x / temperature, (1 / temperature, -finite / jnp.square(temperature))
 
 
-def own_labels(x, labels, axis_name):
-    """Labels that are classes, and whether they were."""
+def clip_labels(x, labels, axis_name):
+    """The labels clipped to the classes, and whether they were in range."""
     valid = is_class(x, labels, 1, axis_name)
     return jnp.clip(labels, 0, class_count(x, (1,), axis_name) - 1), valid
 
 
-def real(name, value, hidden):
-    """A floating array with a class axis; numbers of another kind are made floating."""
+def floating_array(name, value, hidden):
+    """A floating array with a class axis; converts integers and booleans."""
     array = checks.to_array(name, value)
     if not jnp.issubdtype(array.dtype, jnp.floating):
         array = array.astype(checks.compute_dtype(hidden))

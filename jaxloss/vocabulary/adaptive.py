@@ -19,13 +19,13 @@ from jaxloss._core.arguments.tail import Reduction
 from jaxloss._core.softmax import surprisals
 from jaxloss._core.sweeps import rows as sweep
 from jaxloss.vocabulary._layer import (
-    harmless_rows,
+    floating_array,
     label_array,
     logits,
     losses,
-    mean_of,
-    real,
+    mask_rows,
     rows_per_chunk,
+    weighted_mean,
 )
 
 Parameters = Mapping[str, Any]
@@ -114,7 +114,7 @@ def adaptive_softmax_cross_entropy(
     )
     labels = label_array(labels, hidden)
     tail = checks.tail(where, weights, reduction, shape=labels.shape, dtype=dtype)
-    hidden = harmless_rows(hidden, tail)
+    hidden = mask_rows(hidden, tail)
     if tail.keep is not None:
         labels = jnp.where(tail.keep, labels, 0)
     classes = bounds[-1]
@@ -135,7 +135,7 @@ def adaptive_softmax_cross_entropy(
     loss = loss + losses(hidden, at_head, head, tail, *options)
     if reduction != "mean":
         return loss
-    return mean_of(loss, tail, None, labels.shape, dtype)
+    return weighted_mean(loss, tail, None, labels.shape, dtype)
 
 
 @public()
@@ -380,13 +380,13 @@ def _adaptive_arguments(hidden, parameters, cutoffs):
     """Checks hidden [..., D] and the parameters, which tell the number of classes.
 
     Returns:
-        hidden, the head's arrays by name, the tail's, the cutoffs with the number of
-        classes behind them, and the dtype to compute in.
+        hidden, the head's arrays by name, the tail's, the cutoffs and the number of
+        classes in one tuple, and the dtype to compute in.
     """
     hidden, _ = checks.class_array("hidden", hidden, -1)
     parts = [parameters["head"], *parameters["tail"]]
     parts = [
-        {name: real("parameters", x, hidden) for name, x in part.items()}
+        {name: floating_array("parameters", x, hidden) for name, x in part.items()}
         for part in parts
     ]
     head, *tail = parts

@@ -1,4 +1,4 @@
-"""A linear layer and its cross entropy, without the logits of all examples."""
+"""Cross entropy of a linear layer, computed in chunks of examples."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from jaxloss._core.devices import check_shared, check_split, class_count
 from jaxloss._core.softmax import entropy, is_class, maximum, once_read, pick, surprisal
 from jaxloss._core.sweeps import rows as sweep
 from jaxloss.vocabulary._layer import (
-    harmless_rows,
+    clip_labels,
+    floating_array,
     label_array,
     logits,
     losses,
-    mean_of,
-    own_labels,
-    real,
+    mask_rows,
     rows_per_chunk,
+    weighted_mean,
 )
 
 
@@ -47,11 +47,11 @@ def linear_cross_entropy(
     weights: ArrayLike | None = None,
     reduction: Reduction = "none",
 ) -> jax.Array:
-    r"""Returns the cross entropy of class labels and softmax(hidden @ kernel).
+    r"""Cross entropy of a linear layer and class labels, without storing all logits.
 
-    Choose it for the last layer of a language model, or wherever the classes are many:
-    the logits of all examples never exist together.
-    `softmax_cross_entropy_with_integer_labels` takes logits that are there already.
+    Choose it for the last layer of a language model, or wherever there are many
+    classes: it never holds the logits of all examples at once. If you already have the
+    logits, use `softmax_cross_entropy_with_integer_labels`.
 
     With $y$ the label, $w_y$ its class weight, $\tau$ the temperature and the logits
     $x = (\text{hidden} \cdot \text{kernel} + \text{bias}) / \tau$:
@@ -60,70 +60,61 @@ def linear_cross_entropy(
     + \text{z} \left( \log \sum_j e^{x_j} \right)^2 $$
 
     where $\text{z}$ is `z_loss`. With `logit_softcap` $c$, the sum $s$ that $\tau$
-    divides becomes $c \tanh(s / c)$. With `label_smoothing` $a$, every class $j$ takes
-    part with the weight $w_j\,((1 - a)\,[j = y] + a / C)$ in place of $w_y\,[j = y]$.
+    divides becomes $c \tanh(s / c)$. With `label_smoothing` $a$, the loss is the sum
+    over all classes $j$ with the weight $w_j\,((1 - a)\,[j = y] + a / C)$ instead of
+    $w_y\,[j = y]$.
 
     Args:
         hidden: Floating, `[..., D]`, the features of each example.
-        kernel: Real, `[D, C]`, the weights of the last layer. If its dtype is not
-            that of `hidden`, the products are made in the dtype of the loss.
+        kernel: Real, `[D, C]`, the weights of the last layer. If `hidden` and `kernel`
+            differ in dtype, they are multiplied in the dtype of the loss.
         labels: Integer, in [0, C), broadcastable to `[...]`.
-        bias: Real, `[C]`, added to the logits; -inf takes a class out.
-        class_weights: Real, `[C]`, what each class counts for. None counts each 1.
-            "mean" divides by the sum of class_weights[label], as in PyTorch.
-        label_smoothing: In [0, 1], a scalar, the share of each label that is spread
-            evenly over the classes.
-        z_loss: A scalar, the weight of the squared log-sum-exp, which keeps the logits
+        bias: Real, `[C]`, added to the logits; -inf excludes a class.
+        class_weights: Real, `[C]`; None means 1 for each class. "mean" divides by the
+            sum of class_weights[label], as in PyTorch.
+        label_smoothing: Scalar in [0, 1], the share of each label that is spread evenly
+            over the classes.
+        z_loss: Scalar, the weight of the squared log-sum-exp, which keeps the logits
             from drifting; 1e-4 is common for language models.
-        logit_softcap: Above 0, a scalar that the logits' size stays below; None for no
-            such bound.
-        temperature: Above 0, a scalar that divides the logits, capped if they are.
-        ignore_index: Python int, in [0, C) or not: examples with this label count
-            nowhere. None, unlike PyTorch's -100, ignores no label.
-        chunk_size: The most examples whose logits exist at a time. None takes between
-            1,024 and 4,096, as many as there are features. Memory grows with it; time
-            falls a little.
+        logit_softcap: Scalar above 0 that bounds the size of the logits; None for no
+            bound.
+        temperature: Scalar above 0 that divides the (capped) logits.
+        ignore_index: Python int, in [0, C) or not: examples with this label are
+            excluded. None, unlike PyTorch's -100, excludes no label.
+        chunk_size: The largest number of examples whose logits exist at once. None
+            takes D, but at least 1,024 and at most 4,096. A larger chunk needs more
+            memory and slightly less time.
         axis_name: The mesh axis over which the classes are split, inside
-            `jax.shard_map`: `kernel`, `bias` and `class_weights` hold each device's
-            classes, `labels` are global. A few numbers an example cross the network,
-            and behind all chunks the gradient of `hidden`.
+            `jax.shard_map`: each device holds its own classes of `kernel`, `bias` and
+            `class_weights`, and `labels` index the classes of all devices. Devices
+            exchange a few scalars per example, and all-reduce the gradient of `hidden`
+            once.
         precision: Of the matrix products, as in `jax.lax.dot`. For bfloat16 inputs None
             also rounds the logits' gradient to bfloat16 before its products; "highest"
             keeps it in float32.
-        where: Boolean mask, broadcastable to the per-example loss; False entries count
-            nowhere ([conventions][]).
-        weights: Real weights, broadcastable to the per-example loss ([conventions][]).
-        reduction: "none" for the per-example losses, "sum" for their weighted sum,
-            "mean" for their weighted mean ([conventions][]). "sum" and "mean" are the
-            faster ones to differentiate.
+        where: Boolean mask; False entries are excluded.
+        weights: Real weights per example.
+        reduction: "none", "sum" or "mean" (weighted). "sum" and "mean" are faster to
+            differentiate.
 
     Returns:
         `[...]`, in nats, at least 0; a scalar if reduced.
 
     Gradient:
-        With $p$ the softmax, $g_j = w_y\,(p_j - [j = y]) / \tau$ for the outputs of the
-        linear layer (times the cap's slope), hence $\text{kernel} \cdot g$ for
-        `hidden`, the sum of $\text{hidden} \cdot g^\top$ over the examples for
-        `kernel` and of $g$ for `bias`. All other real arguments receive theirs too, all
-        smooth; `labels` none. For "sum" and "mean" it is formed together with the
-        value; for "none" the backward pass makes the logits again.
+        With $p$ the softmax, the outputs of the linear layer have the gradient
+        $g_j = w_y\,(p_j - [j = y]) / \tau$, times the slope of the cap. Hence `hidden`
+        has $\text{kernel} \cdot g$, `kernel` the sum over the examples of
+        $\text{hidden} \cdot g^\top$, and `bias` the sum of $g$. Also differentiable in
+        all other real arguments; smooth everywhere. "sum" and "mean" compute the
+        gradient together with the value; for "none" the backward pass computes the
+        logits again.
 
     Numerics:
-        Loss and sums are float32, or float64 if an input is. Half-precision inputs are
-        multiplied as they are and summed in float32, the kernel's gradient over all
-        examples before it is rounded once. Time is of the order of the matrix products,
-        6 times examples x D x C for value and gradient; memory is that of
-        `chunk_size` x C logits and of the gradients. Examples that count nowhere are
-        left out of the products, but for the rest of one chunk. An empty or fully
-        masked input has sum and mean 0. The label is left out of the sum of
-        exponentials: a loss of 1e-20 keeps its digits. A label outside [0, C) gives
-        NaN, and raises under `checkify`.
-
-    Raises:
-        TypeError: If `hidden` is not floating, `labels` is not integer, another input
-            not real, or `where` not boolean.
-        ValueError: If an input does not fit the shapes above, there is no class, a
-            scalar lies outside its range, or `reduction` is unknown.
+        Half-precision inputs are multiplied as they are and summed in float32; the
+        gradient of `kernel` is summed over all examples before it is rounded once.
+        Value and gradient take 6 times examples x D x C operations. Memory is that of
+        `chunk_size` x C logits and of the gradients. The products skip excluded
+        examples, except those that fill the last chunk.
 
     Example:
         >>> import jax.numpy as jnp
@@ -150,7 +141,7 @@ def linear_cross_entropy(
     without = ignored(labels, ignore_index)
     tail = tail if without is None else tail.without(without)
     labels = labels if tail.keep is None else jnp.where(tail.keep, labels, 0)
-    hidden = harmless_rows(hidden, tail)
+    hidden = mask_rows(hidden, tail)
     labels = _check_labels(labels, kernel, axis_name, tail)
 
     classes = kernel.shape[1]
@@ -170,7 +161,7 @@ def linear_cross_entropy(
     loss = losses(hidden, labels, shared, tail, mass, *options)
     if reduction != "mean":
         return loss
-    return mean_of(loss, tail, mass, labels.shape, dtype)
+    return weighted_mean(loss, tail, mass, labels.shape, dtype)
 
 
 @public(logit_softcap=above(0), temperature=above(0))
@@ -186,11 +177,11 @@ def linear_log_probs(
     axis_name: str | None = None,
     precision: PrecisionLike = None,
 ) -> tuple[jax.Array, jax.Array]:
-    r"""Returns the log-probability of each label and the entropy of each softmax.
+    r"""Log-probability of each label and entropy of the softmax of a linear layer.
 
-    Choose it where a loss is made of the log-probabilities of tokens: policy gradients,
-    preference tuning, perplexity. `linear_cross_entropy` is faster where the loss is
-    their mean.
+    Choose it for a loss made of the log-probabilities of tokens: policy gradients,
+    preference tuning, perplexity. If the loss is their mean, `linear_cross_entropy` is
+    faster.
 
     With $y$ the label, $\tau$ the temperature, the logits
     $x = (\text{hidden} \cdot \text{kernel} + \text{bias}) / \tau$ and
@@ -198,20 +189,19 @@ def linear_log_probs(
 
     $$ \log p_y, \qquad -\sum_j p_j \log p_j $$
 
-    With `logit_softcap` $c$, the sum $s$ that $\tau$ divides becomes
-    $c \tanh(s / c)$.
+    With `logit_softcap` $c$, the sum $s$ that $\tau$ divides becomes $c \tanh(s / c)$.
 
     Args:
         hidden: Floating, `[..., D]`, the features of each example.
-        kernel: Real, `[D, C]`, the weights of the last layer. If its dtype is not
-            that of `hidden`, the products are made in the dtype of the result.
+        kernel: Real, `[D, C]`, the weights of the last layer. If `hidden` and `kernel`
+            differ in dtype, they are multiplied in the dtype of the result.
         labels: Integer, in [0, C), broadcastable to `[...]`.
-        bias: Real, `[C]`, added to the logits; -inf takes a class out.
-        logit_softcap: Above 0, a scalar that the logits' size stays below; None for no
-            such bound.
-        temperature: Above 0, a scalar that divides the logits, capped if they are.
-        chunk_size: The most examples whose logits exist at a time. None takes between
-            512 and 2,048, half as many as there are features.
+        bias: Real, `[C]`, added to the logits; -inf excludes a class.
+        logit_softcap: Scalar above 0 that bounds the size of the logits; None for no
+            bound.
+        temperature: Scalar above 0 that divides the (capped) logits.
+        chunk_size: The largest number of examples whose logits exist at once. None
+            takes D / 2, but at least 512 and at most 2,048.
         axis_name: The mesh axis over which the classes are split, inside
             `jax.shard_map`, as in `linear_cross_entropy`.
         precision: Of the matrix products, as in `jax.lax.dot`. For bfloat16 inputs None
@@ -219,27 +209,20 @@ def linear_log_probs(
             keeps it in float32.
 
     Returns:
-        The pair of log-probabilities, at most 0, and entropies, in [0, log C], each
-        `[...]` and in nats.
+        A pair: the log-probabilities, at most 0, and the entropies, in [0, log C]. Both
+        are `[...]`, in nats.
 
     Gradient:
-        For the logits $[j = y] - p_j$ and $p_j (-\log p_j - \text{entropy})$, and from
-        there by the linear layer for `hidden`, `kernel`, `bias`, `logit_softcap` and
-        `temperature`; smooth. The backward pass makes the logits again, once for both.
+        With respect to logit $j$, $[j = y] - p_j$ for the log-probability and
+        $p_j (-\log p_j - \text{entropy})$ for the entropy; from there through the
+        linear layer to every real argument. Smooth everywhere. The backward pass
+        computes the logits again, once for both results.
 
     Numerics:
-        The results are float32, or float64 if an input is; half-precision inputs are
-        multiplied as they are and summed in float32. Memory is that of `chunk_size` x C
-        logits and of the gradients. A log-probability of -1e-20 keeps its digits, and
-        so does the entropy then; it is exact to 1e-7 where a class without the label is
-        nearly sure. A label outside [0, C) has the log-probability NaN, and raises
-        under `checkify`.
-
-    Raises:
-        TypeError: If `hidden` is not floating, `labels` is not integer, or another
-            input not real.
-        ValueError: If an input does not fit the shapes above, there is no class, or a
-            scalar lies outside its range.
+        Half-precision inputs are multiplied as they are and summed in float32. Memory
+        is that of `chunk_size` x C logits and of the gradients. Where a class other
+        than the label has almost all the probability, the entropy is exact only to
+        1e-7. A label out of range makes only the log-probability NaN.
 
     Example:
         >>> import jax.numpy as jnp
@@ -264,7 +247,8 @@ def linear_log_probs(
         **_logit_parameters(bias, logit_softcap, temperature, classes, dtype),
     }
     rows, fixed = {"hidden": hidden}, {"labels": labels}
-    # Half the size: the gradient of both numbers needs a second array of the logits'.
+    # Half the default size: the entropy's gradient needs a second array as large as the
+    # logits.
     size = rows_per_chunk(chunk_size, hidden, arrays=2)
     return sweep.map_rows(_log_probs, rows, shared, fixed, size, precision, axis_name)
 
@@ -272,7 +256,7 @@ def linear_log_probs(
 def _log_probs(x, given, fixed, axis_name):
     axis = {"axis": 1, "axis_name": axis_name}
     x = logits(x, given)
-    labels, valid = own_labels(x, fixed["labels"], axis_name)
+    labels, valid = clip_labels(x, fixed["labels"], axis_name)
     top = once_read(maximum(x, **axis), pick(x, labels, **axis))
     log_probs = jnp.where(valid, -surprisal(x, labels, **axis, top=top), jnp.nan)
     return log_probs, entropy(x, labels, top, **axis)
@@ -287,9 +271,9 @@ def _check_labels(labels, kernel, axis_name, tail=None):
 
 
 def _arguments(hidden, kernel, labels, axis_name):
-    """Checks hidden [..., D], kernel [D, C] and labels [...]."""
+    """Checks hidden [..., D], kernel [D, C] and labels [...]; finds the loss dtype."""
     hidden, _ = checks.class_array("hidden", hidden, -1)
-    kernel = real("kernel", kernel, hidden)
+    kernel = floating_array("kernel", kernel, hidden)
     features = hidden.shape[-1]
     if kernel.ndim != 2 or kernel.shape[0] != features:
         raise ValueError(
@@ -301,7 +285,7 @@ def _arguments(hidden, kernel, labels, axis_name):
     check_shared("hidden", hidden, axis_name)
     check_shared("labels", labels, axis_name)
     dtype = checks.compute_dtype(hidden, kernel)
-    # Operands of one dtype; two that differ are both widened.
+    # A matrix product needs operands of one dtype: if they differ, both are widened.
     operand = hidden.dtype if hidden.dtype == kernel.dtype else dtype
     return hidden.astype(operand), kernel.astype(operand), labels, dtype
 
@@ -326,7 +310,7 @@ def _per_class(name, value, classes, dtype):
 
 
 def _unless(default, dtype, **parameters):
-    """The scalars that are no Python number of the value that changes nothing."""
+    """The parameters as scalars, without those left at the neutral value `default`."""
     return {
         name: checks.scalar(name, value, dtype)
         for name, value in parameters.items()
