@@ -122,9 +122,9 @@ def _gap_sum(x, top, given):
     gaps = -(x + -top[:, None])
     # A class excluded by a bias of -inf adds inf, and its logit has no gradient.
     if "bias" in given:
-        gaps = jnp.where(jnp.isneginf(x), jnp.inf, gap_sum)
+        gaps = jnp.where(jnp.isneginf(x), jnp.inf, gaps)
     if "class_weights" in given:
-        gaps = zero_safe_product(given["class_weights"], gap_sum)
+        gaps = zero_safe_product(given["class_weights"], gaps)
     return jnp.sum(gaps, axis=1)
 
 
