@@ -26,11 +26,11 @@ def sigmoid_binary_cross_entropy(
     weights: ArrayLike | None = None,
     reduction: Reduction = "none",
 ) -> jax.Array:
-    r"""Returns the binary cross entropy of labels and sigmoid(logits).
+    r"""Binary cross entropy of logits: the negative log-likelihood of yes-or-no labels.
 
-    Choose it for every yes-or-no output of a network, several independent ones an
-    example included. `binary_cross_entropy` takes probabilities and is less exact,
-    `sigmoid_focal_loss` counts easy examples less.
+    Choose it for every yes-or-no output of a network, also for several independent ones
+    per example. `binary_cross_entropy` takes probabilities and is less exact;
+    `sigmoid_focal_loss` reduces the loss of easy examples.
 
     With $x$ the logits, $w$ the `pos_weight` (1 if None), $a$ the `label_smoothing` and
     $y = (1 - a) \cdot \text{labels} + a / 2$:
@@ -40,37 +40,29 @@ def sigmoid_binary_cross_entropy(
     Args:
         logits: Floating, `[...]`, log-odds.
         labels: Real, 0, 1 or a probability between them, broadcastable to `logits`.
-        pos_weight: What a positive label counts for, broadcastable to `logits`: `[C]`
-            for C outputs. Negatives over positives balances a rare class; None counts
-            both 1.
+        pos_weight: Factor on the loss of a positive label, broadcastable to `logits`:
+            `[C]` for C outputs. The ratio of negative to positive examples balances a
+            rare class. None means 1.
         label_smoothing: In [0, 1], the share of each label that is spread evenly over
             yes and no, broadcastable to `logits`.
-        where: Boolean mask, broadcastable to the per-example loss; False entries count
-            nowhere ([conventions][]).
-        weights: Real weights, broadcastable to the per-example loss ([conventions][]).
-        reduction: "none" for the per-example losses, "sum" for their weighted sum,
-            "mean" for their weighted mean ([conventions][]).
+        where: Boolean mask; False entries are excluded.
+        weights: Real weights per example.
+        reduction: "none", "sum" or "mean" (weighted).
 
     Returns:
-        `[...]`, in nats, at least 0 for labels in [0, 1]; a scalar if reduced.
+        `[...]`, in nats, at least 0 for labels in [0, 1].
 
     Gradient:
         With $p = 1 / (1 + e^{-x})$: $(1 - y)\,p - w\,y\,(1 - p)$ for `logits`, which is
-        $p - y$ at $w = 1$. `labels`, `pos_weight` and `label_smoothing` receive theirs
-        too, all smooth.
+        $p - y$ at $w = 1$. Also differentiable in `labels`, `pos_weight` and
+        `label_smoothing`; smooth everywhere.
 
     Numerics:
-        Computes in float32, or float64 if an input is float64; time and memory are
-        linear in the number of elements. An empty or fully masked input has sum and
-        mean 0. Value and gradient keep their digits down to the smallest float. A logit
-        of inf or -inf costs 0 with gradient 0 where the label agrees, else inf with
-        gradient 1 or -1 (times the label's weight).
+        A logit of inf or -inf gives 0 with gradient 0 where it agrees with the label,
+        else inf with gradient 1 or -1 (times the label's weight).
 
     Raises:
-        TypeError: If an input is not real, `logits` not floating, or `where` not
-            boolean.
-        ValueError: If an input does not broadcast to `logits`, `label_smoothing` lies
-            outside [0, 1], or `reduction` is unknown.
+        ValueError: If `label_smoothing` is outside [0, 1].
 
     Example:
         >>> import jaxloss as jl
@@ -139,10 +131,10 @@ def binary_cross_entropy(
     weights: ArrayLike | None = None,
     reduction: Reduction = "none",
 ) -> jax.Array:
-    r"""Returns the binary cross entropy of labels and probabilities.
+    r"""Binary cross entropy of probabilities, at most 100 for a hard label.
 
-    Choose it only where the logits are out of reach: `sigmoid_binary_cross_entropy`
-    takes those, and keeps the digits that a probability near 1 has lost.
+    Choose it only where you have no logits: `sigmoid_binary_cross_entropy` takes
+    logits, and keeps the digits that a probability near 1 has lost.
 
     With $p$ the probabilities and $y$ the labels:
 
@@ -152,14 +144,12 @@ def binary_cross_entropy(
         probabilities: Floating, `[...]`, in [0, 1].
         labels: Real, 0, 1 or a probability between them, broadcastable to
             `probabilities`.
-        where: Boolean mask, broadcastable to the per-example loss; False entries count
-            nowhere ([conventions][]).
-        weights: Real weights, broadcastable to the per-example loss ([conventions][]).
-        reduction: "none" for the per-example losses, "sum" for their weighted sum,
-            "mean" for their weighted mean ([conventions][]).
+        where: Boolean mask; False entries are excluded.
+        weights: Real weights per example.
+        reduction: "none", "sum" or "mean" (weighted).
 
     Returns:
-        `[...]`, in nats, at least 0 for labels in [0, 1]; a scalar if reduced.
+        `[...]`, in nats, at least 0 for labels in [0, 1].
 
     Gradient:
         $(1 - y) / (1 - p) - y / p$ for `probabilities`, $\log(1 - p) - \log(p)$ for
@@ -167,16 +157,8 @@ def binary_cross_entropy(
         PyTorch, which uses that divisor for every $p$ below $10^{-12}$.
 
     Numerics:
-        Computes in float32, or float64 if an input is float64; time and memory are
-        linear in the number of elements. An empty or fully masked input has sum and
-        mean 0. A wrong certainty costs 100, not inf. Outside [0, 1] a probability gives
-        NaN, and raises under `checkify`.
-
-    Raises:
-        TypeError: If an input is not real, `probabilities` not floating, or `where` not
-            boolean.
-        ValueError: If an input does not broadcast to `probabilities` or `reduction` is
-            unknown.
+        A probability of 0 or 1 that contradicts the label gives 100, not inf. A
+        probability outside [0, 1] gives NaN, and raises under `checkify`.
 
     Example:
         >>> import jaxloss as jl

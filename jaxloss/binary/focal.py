@@ -32,10 +32,10 @@ def sigmoid_focal_loss(
     weights: ArrayLike | None = None,
     reduction: Reduction = "none",
 ) -> jax.Array:
-    r"""Returns the focal loss of sigmoid(logits), which counts easy examples less.
+    r"""Binary focal loss: a binary cross entropy that gives easy examples less weight.
 
-    Choose it over `sigmoid_binary_cross_entropy`, which it is at gamma 0, where easy
-    negatives outnumber everything else, as in dense object detection.
+    Choose it over `sigmoid_binary_cross_entropy`, to which it is equal at gamma 0,
+    where easy negatives outnumber all other examples, as in dense object detection.
 
     With $p = 1 / (1 + e^{-x})$ at the logits $x$, $y$ the labels,
     $p_t = y\,p + (1 - y)(1 - p)$ and $\ell$ their binary cross entropy:
@@ -46,38 +46,29 @@ def sigmoid_focal_loss(
         logits: Floating, `[...]`, log-odds.
         labels: Real, 0, 1 or a probability between them, broadcastable to `logits`.
         alpha: $\alpha$ in [0, 1], the weight of the positive class against
-            $1 - \alpha$, broadcastable to `logits`. None, as in optax, leaves the
-            factor out.
-        gamma: $\gamma \ge 0$, how much less the easy examples count, broadcastable to
-            `logits`. 2.0 as in the paper.
-        where: Boolean mask, broadcastable to the per-example loss; False entries count
-            nowhere ([conventions][]).
-        weights: Real weights, broadcastable to the per-example loss ([conventions][]).
-        reduction: "none" for the per-example losses, "sum" for their weighted sum,
-            "mean" for their weighted mean ([conventions][]).
+            $1 - \alpha$, broadcastable to `logits`. None, as in optax, omits the
+            factor.
+        gamma: $\gamma \ge 0$, broadcastable to `logits`; a larger gamma reduces the
+            loss of easy examples more. 2.0 as in the paper.
+        where: Boolean mask; False entries are excluded.
+        weights: Real weights per example.
+        reduction: "none", "sum" or "mean" (weighted).
 
     Returns:
-        `[...]`, in nats, at least 0 for labels in [0, 1]; a scalar if reduced.
+        `[...]`, in nats, at least 0 for labels in [0, 1].
 
     Gradient:
-        For `logits` at a hard label, but for the factor of `alpha`,
+        For `logits` at a hard label, without the factor of `alpha`,
         $\pm(1 - p_t)^{\gamma} (\gamma\,p_t \log(p_t) - (1 - p_t))$, plus for label 1
-        and minus for label 0. `labels`, `alpha` and `gamma` receive theirs too, all
-        smooth.
+        and minus for label 0. Also differentiable in `labels`, `alpha` and `gamma`;
+        smooth everywhere.
 
     Numerics:
-        Computes in float32, or float64 if an input is float64; time and memory are
-        linear in the number of elements. An empty or fully masked input has sum and
-        mean 0. $1 - p_t$ is formed without a difference, so that the loss of a
-        well-classified example keeps its digits: at hard labels value and gradient are
-        within 4 units in the last place for whole gammas up to 5. Every gamma has
-        finite derivatives for finite logits.
+        At hard labels value and gradient are within 4 units in the last place for whole
+        gammas up to 5. Derivatives are finite for every gamma and finite logits.
 
     Raises:
-        TypeError: If an input is not real, `logits` not floating, or `where` not
-            boolean.
-        ValueError: If an input does not broadcast to `logits`, `alpha` lies outside [0,
-            1], `gamma` is negative, or `reduction` is unknown.
+        ValueError: If `alpha` is outside [0, 1] or `gamma` is negative.
 
     Example:
         >>> import jaxloss as jl

@@ -23,43 +23,33 @@ def hinge_loss(
     weights: ArrayLike | None = None,
     reduction: Reduction = "none",
 ) -> jax.Array:
-    r"""Returns the hinge loss of scores for targets of plus and minus one.
+    r"""Hinge loss: zero where the score exceeds a margin of 1, linear below.
 
-    Choose it for the margin of a support vector machine; `squared_hinge_loss` is
-    smooth, `soft_margin_loss` never stops pushing, `perceptron_loss` asks for no
-    margin.
+    Choose it for the margin of a support vector machine. `squared_hinge_loss` has a
+    continuous gradient, `soft_margin_loss` has a gradient at every score, and
+    `perceptron_loss` asks for no margin.
 
     $$ \max(0,\; 1 - \text{targets} \cdot \text{outputs}) $$
 
     Args:
         predictor_outputs: Floating, `[...]`, scores whose sign is the decision.
-        targets: Real, -1 or 1, broadcastable to `predictor_outputs`. Targets of 0 and 1
-            are an error: convert them with `2 * labels - 1`.
-        where: Boolean mask, broadcastable to the per-example loss; False entries count
-            nowhere ([conventions][]).
-        weights: Real weights, broadcastable to the per-example loss ([conventions][]).
-        reduction: "none" for the per-example losses, "sum" for their weighted sum,
-            "mean" for their weighted mean ([conventions][]).
+        targets: Real, -1 or 1, broadcastable to `predictor_outputs`. Convert labels of
+            0 and 1 with `2 * labels - 1`.
+        where: Boolean mask; False entries are excluded.
+        weights: Real weights per example.
+        reduction: "none", "sum" or "mean" (weighted).
 
     Returns:
-        `[...]`, at least 0; a scalar if reduced.
+        `[...]`, at least 0.
 
     Gradient:
         $-\text{targets}$ for `predictor_outputs` and $-\text{outputs}$ for `targets`
-        where the loss is positive, 0 elsewhere, the kink included.
+        where the loss is positive; 0 elsewhere, also at the kink.
 
     Numerics:
-        Computes in float32, or float64 if an input is float64; time and memory are
-        linear in the number of elements. An empty or fully masked input has sum and
-        mean 0. A score of inf costs 0 or inf, by its sign. Targets other than -1 and 1
-        raise under `checkify` alone: the formula takes them as they are, and 0 gives a
-        constant 1.
-
-    Raises:
-        TypeError: If an input is not real, `predictor_outputs` not floating, or `where`
-            not boolean.
-        ValueError: If an input does not broadcast to `predictor_outputs` or `reduction`
-            is unknown.
+        An infinite score gives 0 where it agrees with the target, else inf. Targets
+        other than -1 and 1 raise under `checkify` only; without it the formula applies,
+        and a target of 0 gives a constant 1.
 
     Example:
         >>> import jaxloss as jl
@@ -83,43 +73,32 @@ def squared_hinge_loss(
     weights: ArrayLike | None = None,
     reduction: Reduction = "none",
 ) -> jax.Array:
-    r"""Returns the square of the hinge loss for targets of plus and minus one.
+    r"""Squared hinge loss: the square of the hinge loss, with a continuous gradient.
 
     Choose it over `hinge_loss` where the gradient should be continuous and large
-    violations should count more.
+    violations of the margin should cost more.
 
     $$ \max(0,\; 1 - \text{targets} \cdot \text{outputs})^2 $$
 
     Args:
         predictor_outputs: Floating, `[...]`, scores whose sign is the decision.
-        targets: Real, -1 or 1, broadcastable to `predictor_outputs`. Targets of 0 and 1
-            are an error: convert them with `2 * labels - 1`.
-        where: Boolean mask, broadcastable to the per-example loss; False entries count
-            nowhere ([conventions][]).
-        weights: Real weights, broadcastable to the per-example loss ([conventions][]).
-        reduction: "none" for the per-example losses, "sum" for their weighted sum,
-            "mean" for their weighted mean ([conventions][]).
+        targets: Real, -1 or 1, broadcastable to `predictor_outputs`. Convert labels of
+            0 and 1 with `2 * labels - 1`.
+        where: Boolean mask; False entries are excluded.
+        weights: Real weights per example.
+        reduction: "none", "sum" or "mean" (weighted).
 
     Returns:
-        `[...]`, at least 0; a scalar if reduced.
+        `[...]`, at least 0.
 
     Gradient:
         With $h$ the hinge loss, $-2h \cdot \text{targets}$ for `predictor_outputs` and
-        $-2h \cdot \text{outputs}$ for `targets`; continuous, so that there is no kink
-        to decide.
+        $-2h \cdot \text{outputs}$ for `targets`; continuous, without a kink.
 
     Numerics:
-        Computes in float32, or float64 if an input is float64; time and memory are
-        linear in the number of elements. An empty or fully masked input has sum and
-        mean 0. The square overflows to inf beyond scores of 1.8e19 in float32. Targets
-        other than -1 and 1 raise under `checkify` alone: the formula takes them as they
-        are, and 0 gives a constant 1.
-
-    Raises:
-        TypeError: If an input is not real, `predictor_outputs` not floating, or `where`
-            not boolean.
-        ValueError: If an input does not broadcast to `predictor_outputs` or `reduction`
-            is unknown.
+        The square overflows to inf beyond scores of 1.8e19 in float32. Targets other
+        than -1 and 1 raise under `checkify` only; without it the formula applies, and a
+        target of 0 gives a constant 1.
 
     Example:
         >>> import jaxloss as jl
@@ -144,25 +123,23 @@ def soft_margin_loss(
     weights: ArrayLike | None = None,
     reduction: Reduction = "none",
 ) -> jax.Array:
-    r"""Returns the logistic loss of scores for targets of plus and minus one.
+    r"""Soft margin loss: the logistic loss for targets of -1 and 1.
 
     Choose it over `hinge_loss` for a smooth loss that also gives probabilities. It is
-    `sigmoid_binary_cross_entropy` for those who write their labels as -1 and 1.
+    `sigmoid_binary_cross_entropy` with labels written as -1 and 1.
 
     $$ \log(1 + \exp(-\text{targets} \cdot \text{outputs})) $$
 
     Args:
         predictor_outputs: Floating, `[...]`, log-odds.
-        targets: Real, -1 or 1, broadcastable to `predictor_outputs`. Targets of 0 and 1
-            are an error: convert them with `2 * labels - 1`.
-        where: Boolean mask, broadcastable to the per-example loss; False entries count
-            nowhere ([conventions][]).
-        weights: Real weights, broadcastable to the per-example loss ([conventions][]).
-        reduction: "none" for the per-example losses, "sum" for their weighted sum,
-            "mean" for their weighted mean ([conventions][]).
+        targets: Real, -1 or 1, broadcastable to `predictor_outputs`. Convert labels of
+            0 and 1 with `2 * labels - 1`.
+        where: Boolean mask; False entries are excluded.
+        weights: Real weights per example.
+        reduction: "none", "sum" or "mean" (weighted).
 
     Returns:
-        `[...]`, in nats, at least 0; a scalar if reduced.
+        `[...]`, in nats, at least 0.
 
     Gradient:
         With $\sigma = 1 / (1 + \exp(\text{targets} \cdot \text{outputs}))$,
@@ -170,17 +147,8 @@ def soft_margin_loss(
         $-\sigma \cdot \text{outputs}$ for `targets`; smooth everywhere.
 
     Numerics:
-        Computes in float32, or float64 if an input is float64; time and memory are
-        linear in the number of elements. An empty or fully masked input has sum and
-        mean 0. No exponential overflows, and small losses keep their digits. Targets
-        other than -1 and 1 raise under `checkify` alone: the formula takes them as they
-        are, and 0 gives a constant $\log 2$.
-
-    Raises:
-        TypeError: If an input is not real, `predictor_outputs` not floating, or `where`
-            not boolean.
-        ValueError: If an input does not broadcast to `predictor_outputs` or `reduction`
-            is unknown.
+        Targets other than -1 and 1 raise under `checkify` only; without it the formula
+        applies, and a target of 0 gives a constant $\log 2$.
 
     Example:
         >>> import jaxloss as jl
@@ -205,7 +173,7 @@ def perceptron_loss(
     weights: ArrayLike | None = None,
     reduction: Reduction = "none",
 ) -> jax.Array:
-    r"""Returns the perceptron loss of scores for targets of plus and minus one.
+    r"""Perceptron loss: zero for scores of the right sign, linear otherwise.
 
     Choose it where the right sign is enough; `hinge_loss` also asks for a margin.
 
@@ -213,34 +181,24 @@ def perceptron_loss(
 
     Args:
         predictor_outputs: Floating, `[...]`, scores whose sign is the decision.
-        targets: Real, -1 or 1, broadcastable to `predictor_outputs`. Targets of 0 and 1
-            are an error: convert them with `2 * labels - 1`.
-        where: Boolean mask, broadcastable to the per-example loss; False entries count
-            nowhere ([conventions][]).
-        weights: Real weights, broadcastable to the per-example loss ([conventions][]).
-        reduction: "none" for the per-example losses, "sum" for their weighted sum,
-            "mean" for their weighted mean ([conventions][]).
+        targets: Real, -1 or 1, broadcastable to `predictor_outputs`. Convert labels of
+            0 and 1 with `2 * labels - 1`.
+        where: Boolean mask; False entries are excluded.
+        weights: Real weights per example.
+        reduction: "none", "sum" or "mean" (weighted).
 
     Returns:
-        `[...]`, at least 0; a scalar if reduced.
+        `[...]`, at least 0.
 
     Gradient:
         $-\text{targets}$ for `predictor_outputs` and $-\text{outputs}$ for `targets`
-        where the loss is positive, 0 elsewhere, the kink at a score of 0 included: a
-        model whose scores all start at 0 does not move.
+        where the loss is positive; 0 elsewhere, also at the kink at score 0: a model
+        whose scores all start at 0 does not learn.
 
     Numerics:
-        Computes in float32, or float64 if an input is float64; time and memory are
-        linear in the number of elements. An empty or fully masked input has sum and
-        mean 0. A score of inf costs 0 or inf, by its sign. Targets other than -1 and 1
-        raise under `checkify` alone: the formula takes them as they are, and 0 gives a
-        constant 0.
-
-    Raises:
-        TypeError: If an input is not real, `predictor_outputs` not floating, or `where`
-            not boolean.
-        ValueError: If an input does not broadcast to `predictor_outputs` or `reduction`
-            is unknown.
+        An infinite score gives 0 where it agrees with the target, else inf. Targets
+        other than -1 and 1 raise under `checkify` only; without it the formula applies,
+        and a target of 0 gives a constant 0.
 
     Example:
         >>> import jaxloss as jl
@@ -266,10 +224,10 @@ def hinge_embedding_loss(
     weights: ArrayLike | None = None,
     reduction: Reduction = "none",
 ) -> jax.Array:
-    r"""Returns the distance of a pair, or what it lacks to the margin if they differ.
+    r"""Hinge embedding loss: small for close similar pairs and distant different pairs.
 
-    Choose it to train embeddings from pairs that are marked alike or different, with a
-    distance of your own.
+    Choose it to train embeddings on pairs that are marked as similar or different, with
+    any distance that you compute.
 
     With $d$ the distances:
 
@@ -282,35 +240,25 @@ def hinge_embedding_loss(
 
     Args:
         distances: Floating, `[...]`, in any unit.
-        targets: Real, 1 for a pair that belongs together and -1 for one that does not,
-            broadcastable to `distances`. Targets of 0 and 1 are an error.
-        margin: The distance at which a pair is far enough apart, in the unit of the
-            distances and broadcastable to them. 1.0 as in PyTorch.
-        where: Boolean mask, broadcastable to the per-example loss; False entries count
-            nowhere ([conventions][]).
-        weights: Real weights, broadcastable to the per-example loss ([conventions][]).
-        reduction: "none" for the per-example losses, "sum" for their weighted sum,
-            "mean" for their weighted mean ([conventions][]).
+        targets: Real, 1 for a similar pair and -1 for a different one, broadcastable to
+            `distances`.
+        margin: The distance at which a different pair is far enough apart, in the unit
+            of the distances and broadcastable to them. 1.0 as in PyTorch.
+        where: Boolean mask; False entries are excluded.
+        weights: Real weights per example.
+        reduction: "none", "sum" or "mean" (weighted).
 
     Returns:
-        `[...]`, at least 0 for distances that are; a scalar if reduced.
+        `[...]`, at least 0 if the distances are.
 
     Gradient:
-        1 for `distances` at target 1; -1 for them and 1 for `margin` at target -1 up to
-        the margin, the margin itself included as in PyTorch, 0 beyond. `targets` choose
-        the branch and receive 0.
+        At target 1, 1 for `distances`. At target -1 up to and including the margin, as
+        in PyTorch, -1 for `distances` and 1 for `margin`; 0 beyond. `targets` select
+        the case and have gradient 0.
 
     Numerics:
-        Computes in float32, or float64 if an input is float64; time and memory are
-        linear in the number of elements. An empty or fully masked input has sum and
-        mean 0. An infinite distance costs inf at target 1 and 0 at -1. A target other
-        than -1 and 1 gives NaN, and raises under `checkify`.
-
-    Raises:
-        TypeError: If an input is not real, `distances` not floating, or `where` not
-            boolean.
-        ValueError: If an input does not broadcast to `distances` or `reduction` is
-            unknown.
+        An infinite distance gives inf at target 1 and 0 at -1. A target other than -1
+        and 1 gives NaN, and raises under `checkify`.
 
     Example:
         >>> import jaxloss as jl

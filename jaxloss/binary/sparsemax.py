@@ -20,10 +20,10 @@ def sparsemax_loss(
     weights: ArrayLike | None = None,
     reduction: Reduction = "none",
 ) -> jax.Array:
-    r"""Returns the binary sparsemax loss for labels of zero and one.
+    r"""Binary sparsemax loss: exactly zero for a logit beyond 1 on the correct side.
 
     Choose it over `sigmoid_binary_cross_entropy` where a clear decision should cost
-    exactly 0 and probabilities of exactly 0 and 1 are wanted.
+    exactly 0 and the model's probabilities should reach exactly 0 and 1.
 
     With $z$ the logit at label 0 and its negative at label 1:
 
@@ -38,30 +38,20 @@ def sparsemax_loss(
     Args:
         logits: Floating, `[...]`, scores whose sign is the decision.
         labels: Real, integer or boolean, 0 or 1, broadcastable to `logits`.
-        where: Boolean mask, broadcastable to the per-example loss; False entries count
-            nowhere ([conventions][]).
-        weights: Real weights, broadcastable to the per-example loss ([conventions][]).
-        reduction: "none" for the per-example losses, "sum" for their weighted sum,
-            "mean" for their weighted mean ([conventions][]).
+        where: Boolean mask; False entries are excluded.
+        weights: Real weights per example.
+        reduction: "none", "sum" or "mean" (weighted).
 
     Returns:
-        `[...]`, at least 0; a scalar if reduced.
+        `[...]`, at least 0.
 
     Gradient:
         $\max(0, \min((z + 1) / 2, 1))$ for `logits`, negative at label 1; continuous,
-        so that there is no kink to decide. `labels` choose the branch and receive 0.
+        without a kink. `labels` select the sign of $z$ and have gradient 0.
 
     Numerics:
-        Computes in float32, or float64 if an input is float64; time and memory are
-        linear in the number of elements. An empty or fully masked input has sum and
-        mean 0. A logit of inf or -inf costs 0 or inf. A label other than 0 and 1 gives
-        NaN, and raises under `checkify`.
-
-    Raises:
-        TypeError: If an input is not real, `logits` not floating, or `where` not
-            boolean.
-        ValueError: If an input does not broadcast to `logits` or `reduction` is
-            unknown.
+        An infinite logit gives 0 where it agrees with the label, else inf. A label
+        other than 0 and 1 gives NaN, and raises under `checkify`.
 
     Example:
         >>> import jaxloss as jl

@@ -35,13 +35,13 @@ def poisson_nll_loss(
     weights: ArrayLike | None = None,
     reduction: Reduction = "none",
 ) -> jax.Array:
-    r"""Returns the negative log-likelihood of counts under a Poisson distribution.
+    r"""Poisson negative log-likelihood of counts under predicted rates.
 
     Choose it over `squared_error` for counts, whose variance grows with their mean.
-    Keras's `poisson` is the one with `log_input=False`.
+    Keras's `poisson` is this loss with `log_input=False`.
 
-    With $p$ the predictions and $t$ the targets, but for $\log t!$, which no fit
-    depends on (see `full`):
+    With $p$ the predictions and $t$ the targets, and without the constant $\log t!$,
+    which `full` adds:
 
     $$
     \begin{cases}
@@ -53,22 +53,19 @@ def poisson_nll_loss(
     Args:
         predictions: Floating, `[...]`: the logarithm of the rate if `log_input`, else
             the rate, at least 0.
-        targets: Counts, real and at least 0, broadcastable to `predictions`. None
-            stands for zeros.
+        targets: Counts, real, at least 0, broadcastable to `predictions`. None means 0.
         log_input: Python bool, whether `predictions` are logarithms. True as in
-            PyTorch, and the stabler choice.
+            PyTorch, and numerically more stable.
         full: Python bool, whether to add Stirling's approximation of $\log t!$, which
             is $t \log t - t + \log(2 \pi t) / 2$, where $t > 1$. False as in PyTorch.
         eps: At least 0, keeps the logarithm of a rate of 0 finite; broadcastable to
-            `predictions`, without effect if `log_input`. 1e-8 as in PyTorch.
-        where: Boolean mask, broadcastable to the per-example loss; False entries count
-            nowhere ([conventions][]).
-        weights: Real weights, broadcastable to the per-example loss ([conventions][]).
-        reduction: "none" for the per-example losses, "sum" for their weighted sum,
-            "mean" for their weighted mean ([conventions][]).
+            `predictions`, unused if `log_input`. 1e-8 as in PyTorch.
+        where: Boolean mask; False entries are excluded.
+        weights: Real weights per example.
+        reduction: "none", "sum" or "mean" (weighted).
 
     Returns:
-        `[...]`, in nats, of either sign; a scalar if reduced.
+        `[...]`, in nats, of either sign.
 
     Gradient:
         For `predictions` $e^p - t$, or $1 - t / (p + \text{eps})$ without `log_input`.
@@ -76,16 +73,11 @@ def poisson_nll_loss(
         $\log t + 1 / (2t)$. For `eps` $-t / (p + \text{eps})$ without `log_input`.
 
     Numerics:
-        Computes in float32, or float64 if an input is float64; time and memory are
-        linear in the number of elements. An empty or fully masked input has sum and
-        mean 0. $0 \log 0$ is 0. In float32 $e^p$ overflows to inf at a `predictions` of
-        88.7; a negative rate gives NaN.
+        $0 \log 0$ is 0. In float32 $e^p$ overflows to inf for predictions above 88.7; a
+        negative rate gives NaN.
 
     Raises:
-        TypeError: If an input is not real, `predictions` not floating, or `where` not
-            boolean.
-        ValueError: If an input does not broadcast to `predictions`, `eps` is negative,
-            or `reduction` is unknown.
+        ValueError: If `eps` is negative.
 
     Example:
         >>> import jaxloss as jl
@@ -147,7 +139,7 @@ def gaussian_nll_loss(
     weights: ArrayLike | None = None,
     reduction: Reduction = "none",
 ) -> jax.Array:
-    r"""Returns the negative log-likelihood of targets under normal distributions.
+    r"""Gaussian negative log-likelihood of targets under predicted means and variances.
 
     Choose it over `squared_error` for a model that also predicts its own uncertainty.
 
@@ -161,37 +153,29 @@ def gaussian_nll_loss(
         means: Predicted means, floating, `[...]`, in any unit.
         targets: Real, in the same unit, broadcastable to `means`.
         variances: Predicted variances in the squared unit, at least 0, broadcastable to
-            `means`: `[..., 1]` for one a row.
+            `means`: `[..., 1]` for one variance per row.
         full: Python bool, whether to add the constant $\log(2 \pi) / 2$. False as in
             PyTorch.
-        eps: At least 0, the smallest variance that counts, broadcastable to `means`.
+        eps: At least 0, the lower bound of the variances, broadcastable to `means`.
             1e-6 as in PyTorch.
-        where: Boolean mask, broadcastable to the per-example loss; False entries count
-            nowhere ([conventions][]).
-        weights: Real weights, broadcastable to the per-example loss ([conventions][]).
-        reduction: "none" for the per-example losses, "sum" for their weighted sum,
-            "mean" for their weighted mean ([conventions][]).
+        where: Boolean mask; False entries are excluded.
+        weights: Real weights per example.
+        reduction: "none", "sum" or "mean" (weighted).
 
     Returns:
-        `[...]`, in nats, of either sign; a scalar if reduced.
+        `[...]`, in nats, of either sign.
 
     Gradient:
         With $r = (\text{means} - \text{targets}) / v$: $r$ for `means`, $-r$ for
-        `targets`, $(1 / v - r^2) / 2$ for `variances`. A variance below `eps` receives
-        it too, as if the maximum were not there (PyTorch's straight-through clamp), so
-        that it can recover; `eps` receives the same there, 0 elsewhere.
+        `targets`, $(1 / v - r^2) / 2$ for `variances`. A variance below `eps` has this
+        gradient too (PyTorch's straight-through clamp), so that it can recover; `eps`
+        has the same gradient there, 0 elsewhere.
 
     Numerics:
-        Computes in float32, or float64 if an input is float64; time and memory are
-        linear in the number of elements. An empty or fully masked input has sum and
-        mean 0. The square is formed as $r\,(\text{means} - \text{targets})$, which
-        overflows later. A negative variance gives NaN, and raises under `checkify`.
+        A negative variance gives NaN, and raises under `checkify`.
 
     Raises:
-        TypeError: If an input is not real, `means` not floating, or `where` not
-            boolean.
-        ValueError: If an input does not broadcast to `means`, `eps` is negative, or
-            `reduction` is unknown.
+        ValueError: If `eps` is negative.
 
     Example:
         >>> import jaxloss as jl

@@ -23,10 +23,11 @@ def absolute_error(
     weights: ArrayLike | None = None,
     reduction: Reduction = "none",
 ) -> jax.Array:
-    r"""Returns the absolute error of each prediction.
+    r"""Absolute error: the distance between predictions and targets.
 
-    Choose it over `squared_error` where outliers should not decide the fit: its minimum
-    is the median of the targets. `huber_loss` and `charbonnier_loss` are smooth near 0.
+    Choose it over `squared_error` where outliers should not dominate the fit: its
+    minimum is the median of the targets. `huber_loss` and `charbonnier_loss` are smooth
+    near 0.
 
     With $e = \text{predictions} - \text{targets}$:
 
@@ -34,32 +35,20 @@ def absolute_error(
 
     Args:
         predictions: Floating, `[...]`, in any unit.
-        targets: Real, in the same unit, broadcastable to `predictions`. None, as in
-            optax, stands for zeros.
-        where: Boolean mask, broadcastable to the per-example loss; False entries count
-            nowhere ([conventions][]).
-        weights: Real weights, broadcastable to the per-example loss ([conventions][]).
-        reduction: "none" for the per-example losses, "sum" for their weighted sum,
-            "mean" for their weighted mean ([conventions][]).
+        targets: Real, in the same unit, broadcastable to `predictions`. None means 0.
+        where: Boolean mask; False entries are excluded.
+        weights: Real weights per example.
+        reduction: "none", "sum" or "mean" (weighted).
 
     Returns:
-        `[...]`, at least 0, in the unit of the error; a scalar if reduced.
+        `[...]`, at least 0, in the unit of the error.
 
     Gradient:
         $\operatorname{sign}(e)$ for `predictions`, its negative for `targets`; 0 at
         $e = 0$, as in PyTorch.
 
     Numerics:
-        Computes in float32, or float64 if an input is float64; time and memory are
-        linear in the number of elements. An empty or fully masked input has sum and
-        mean 0. Infinite errors give inf with a gradient of 1 or -1, equal infinities
-        NaN.
-
-    Raises:
-        TypeError: If an input is not real, `predictions` not floating, or `where` not
-            boolean.
-        ValueError: If an input does not broadcast to `predictions` or `reduction` is
-            unknown.
+        Infinite errors give inf with a gradient of 1 or -1; equal infinities give NaN.
 
     Example:
         >>> import jaxloss as jl
@@ -92,9 +81,9 @@ def quantile_loss(
     weights: ArrayLike | None = None,
     reduction: Reduction = "none",
 ) -> jax.Array:
-    r"""Returns the pinball loss, whose minimum is a quantile of the targets.
+    r"""Quantile (pinball) loss: an absolute error minimal at a quantile of the targets.
 
-    Choose it to predict a quantile or, with two of them, an interval. At quantile 0.5
+    Choose it to predict a quantile or, with two quantiles, an interval. At quantile 0.5
     it is half of `absolute_error`.
 
     With $q$ the quantile and $d = \text{targets} - \text{predictions}$:
@@ -103,34 +92,25 @@ def quantile_loss(
 
     Args:
         predictions: Floating, `[...]`, in any unit.
-        targets: Real, in the same unit, broadcastable to `predictions`. None stands for
-            zeros.
+        targets: Real, in the same unit, broadcastable to `predictions`. None means 0.
         quantile: $q$ in [0, 1], broadcastable to `predictions`, so that several
             quantiles can share one call. 0.5 is the median.
-        where: Boolean mask, broadcastable to the per-example loss; False entries count
-            nowhere ([conventions][]).
-        weights: Real weights, broadcastable to the per-example loss ([conventions][]).
-        reduction: "none" for the per-example losses, "sum" for their weighted sum,
-            "mean" for their weighted mean ([conventions][]).
+        where: Boolean mask; False entries are excluded.
+        weights: Real weights per example.
+        reduction: "none", "sum" or "mean" (weighted).
 
     Returns:
-        `[...]`, at least 0, in the unit of the error; a scalar if reduced.
+        `[...]`, at least 0, in the unit of the error.
 
     Gradient:
         $-q$ for `predictions` below the target, $1 - q$ above it and 0 at $d = 0$; the
         negative for `targets`; $d$ for `quantile`.
 
     Numerics:
-        Computes in float32, or float64 if an input is float64; time and memory are
-        linear in the number of elements. An empty or fully masked input has sum and
-        mean 0. Finite wherever the product is, also where $d$ itself overflows.
-        Infinite errors give inf, equal infinities NaN.
+        Infinite errors give inf; equal infinities give NaN.
 
     Raises:
-        TypeError: If an input is not real, `predictions` not floating, or `where` not
-            boolean.
-        ValueError: If an input does not broadcast to `predictions`, `quantile` lies
-            outside [0, 1], or `reduction` is unknown.
+        ValueError: If `quantile` is outside [0, 1].
 
     Example:
         >>> import jaxloss as jl
@@ -163,7 +143,7 @@ def epsilon_insensitive_loss(
     weights: ArrayLike | None = None,
     reduction: Reduction = "none",
 ) -> jax.Array:
-    r"""Returns the absolute error in excess of epsilon.
+    r"""Epsilon-insensitive loss: the part of the absolute error that exceeds `epsilon`.
 
     Choose it over `absolute_error` where errors below a tolerance should cost nothing,
     as in support vector regression.
@@ -174,34 +154,22 @@ def epsilon_insensitive_loss(
 
     Args:
         predictions: Floating, `[...]`, in any unit.
-        targets: Real, in the same unit, broadcastable to `predictions`. None stands for
-            zeros.
+        targets: Real, in the same unit, broadcastable to `predictions`. None means 0.
         epsilon: $\epsilon \ge 0$, the tolerance in the unit of the error, broadcastable
             to `predictions`. 0.1 as in scikit-learn's `SVR`.
-        where: Boolean mask, broadcastable to the per-example loss; False entries count
-            nowhere ([conventions][]).
-        weights: Real weights, broadcastable to the per-example loss ([conventions][]).
-        reduction: "none" for the per-example losses, "sum" for their weighted sum,
-            "mean" for their weighted mean ([conventions][]).
+        where: Boolean mask; False entries are excluded.
+        weights: Real weights per example.
+        reduction: "none", "sum" or "mean" (weighted).
 
     Returns:
-        `[...]`, at least 0, in the unit of the error; a scalar if reduced.
+        `[...]`, at least 0, in the unit of the error.
 
     Gradient:
-        $\operatorname{sign}(e)$ for `predictions` where $|e| > \epsilon$, its negative
-        for `targets`, -1 for `epsilon`; 0 for all of them elsewhere, the kink included.
-
-    Numerics:
-        Computes in float32, or float64 if an input is float64; time and memory are
-        linear in the number of elements. An empty or fully masked input has sum and
-        mean 0. What rounding took from $e$ is put back, so that the small excess just
-        beyond epsilon keeps its digits.
+        Where $|e| > \epsilon$, $\operatorname{sign}(e)$ for `predictions`, its negative
+        for `targets` and -1 for `epsilon`. All are 0 elsewhere, also at the kink.
 
     Raises:
-        TypeError: If an input is not real, `predictions` not floating, or `where` not
-            boolean.
-        ValueError: If an input does not broadcast to `predictions`, `epsilon` is
-            negative, or `reduction` is unknown.
+        ValueError: If `epsilon` is negative.
 
     Example:
         >>> import jaxloss as jl

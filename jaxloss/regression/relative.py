@@ -33,11 +33,11 @@ def absolute_percentage_error(
     weights: ArrayLike | None = None,
     reduction: Reduction = "none",
 ) -> jax.Array:
-    r"""Returns the absolute error in percent of the target.
+    r"""Absolute percentage error: the absolute error in percent of the target.
 
     Choose it over `absolute_error` where targets span orders of magnitude and none is
-    near 0. A prediction that is too low costs at most 100, one that is too high any
-    amount; `squared_log_error` weighs both ratios alike.
+    near 0. A prediction between 0 and the target costs at most 100, one above it any
+    amount; `squared_log_error` treats both ratios alike.
 
     $$
     100 \cdot \frac{|\text{predictions} - \text{targets}|}
@@ -46,36 +46,29 @@ def absolute_percentage_error(
 
     Args:
         predictions: Floating, `[...]`, in any unit.
-        targets: Real, in the same unit, broadcastable to `predictions`. None stands for
-            zeros, which leaves `epsilon` as the divisor.
+        targets: Real, in the same unit, broadcastable to `predictions`. None means 0,
+            so that `epsilon` is the divisor.
         epsilon: $\epsilon \ge 0$, the smallest divisor, in the unit of the targets and
             broadcastable to `predictions`. 1e-7 as in Keras.
-        where: Boolean mask, broadcastable to the per-example loss; False entries count
-            nowhere ([conventions][]).
-        weights: Real weights, broadcastable to the per-example loss ([conventions][]).
-        reduction: "none" for the per-example losses, "sum" for their weighted sum,
-            "mean" for their weighted mean ([conventions][]).
+        where: Boolean mask; False entries are excluded.
+        weights: Real weights per example.
+        reduction: "none", "sum" or "mean" (weighted).
 
     Returns:
-        `[...]`, at least 0, in percent; a scalar if reduced.
+        `[...]`, at least 0, in percent.
 
     Gradient:
         With $e = \text{predictions} - \text{targets}$: for `predictions`
-        $100 \operatorname{sign}(e)$ over the divisor, 0 at $e = 0$; for `targets` its
+        $100 \operatorname{sign}(e)$ over the divisor, 0 at $e = 0$. For `targets` its
         negative times $\text{predictions} / \text{targets}$, or times 1 where `epsilon`
-        is the divisor; `epsilon` receives a gradient there alone.
+        is the divisor. `epsilon` has a gradient only there.
 
     Numerics:
-        Computes in float32, or float64 if an input is float64; time and memory are
-        linear in the number of elements. An empty or fully masked input has sum and
-        mean 0. An error beyond the largest float is no obstacle where the quotient is
-        finite. With `epsilon` 0, a target of 0 gives inf or, predicted right, NaN.
+        With `epsilon` 0, a target of 0 gives inf, or NaN if the prediction is 0 as
+        well.
 
     Raises:
-        TypeError: If an input is not real, `predictions` not floating, or `where` not
-            boolean.
-        ValueError: If an input does not broadcast to `predictions`, `epsilon` is
-            negative, or `reduction` is unknown.
+        ValueError: If `epsilon` is negative.
 
     Example:
         >>> import jaxloss as jl
@@ -128,7 +121,7 @@ def squared_log_error(
     weights: ArrayLike | None = None,
     reduction: Reduction = "none",
 ) -> jax.Array:
-    r"""Returns the squared difference of the logarithms of one plus each side.
+    r"""Squared logarithmic error: the squared difference of the two `log1p` values.
 
     Choose it over `squared_error` for counts and amounts whose ratio matters more than
     their difference.
@@ -139,37 +132,27 @@ def squared_log_error(
     $$
 
     Args:
-        predictions: Floating, `[...]`, at least 0; what is below `epsilon` is raised to
-            it.
-        targets: Real, in the same unit, broadcastable to `predictions`. None stands for
-            zeros.
-        epsilon: $\epsilon \ge 0$, the smallest value on either side, broadcastable to
+        predictions: Floating, `[...]`, at least 0; `epsilon` replaces smaller values.
+        targets: Real, in the same unit, broadcastable to `predictions`. None means 0.
+        epsilon: $\epsilon \ge 0$, the smallest prediction and target, broadcastable to
             `predictions`. 1e-7 as in Keras.
-        where: Boolean mask, broadcastable to the per-example loss; False entries count
-            nowhere ([conventions][]).
-        weights: Real weights, broadcastable to the per-example loss ([conventions][]).
-        reduction: "none" for the per-example losses, "sum" for their weighted sum,
-            "mean" for their weighted mean ([conventions][]).
+        where: Boolean mask; False entries are excluded.
+        weights: Real weights per example.
+        reduction: "none", "sum" or "mean" (weighted).
 
     Returns:
-        `[...]`, at least 0; a scalar if reduced.
+        `[...]`, at least 0.
 
     Gradient:
         With $d$ the difference of the logarithms: $2d / (1 + \text{predictions})$ for
-        `predictions`, $-2d / (1 + \text{targets})$ for `targets`. At and below
-        `epsilon` a side receives 0, and `epsilon` its gradient instead.
+        `predictions`, $-2d / (1 + \text{targets})$ for `targets`. An input at or below
+        `epsilon` has gradient 0, and `epsilon` has its gradient instead.
 
     Numerics:
-        Computes in float32, or float64 if an input is float64; time and memory are
-        linear in the number of elements. An empty or fully masked input has sum and
-        mean 0. The two logarithms are one, of the ratio, so that near-equal sides keep
-        their digits. A side of inf gives inf, two of them NaN.
+        An infinite input gives inf; two of them give NaN.
 
     Raises:
-        TypeError: If an input is not real, `predictions` not floating, or `where` not
-            boolean.
-        ValueError: If an input does not broadcast to `predictions`, `epsilon` is
-            negative, or `reduction` is unknown.
+        ValueError: If `epsilon` is negative.
 
     Example:
         >>> import jaxloss as jl

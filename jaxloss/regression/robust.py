@@ -40,7 +40,7 @@ def robust_loss(
     weights: ArrayLike | None = None,
     reduction: Reduction = "none",
 ) -> jax.Array:
-    r"""Returns Barron's general robust loss, whose shape is set by alpha.
+    r"""General robust loss (Barron): a family of losses whose shape `alpha` sets.
 
     Choose it to move between known losses with one number: `l2_loss` at alpha 2,
     `charbonnier_loss` less its minimum at 1, Cauchy at 0, Geman-McClure at -2 and
@@ -58,39 +58,30 @@ def robust_loss(
 
     Args:
         predictions: Floating, `[...]`, in any unit.
-        targets: Real, in the same unit, broadcastable to `predictions`. None stands for
-            zeros.
-        alpha: $\alpha$ in [-inf, 2], broadcastable to `predictions`; smaller forgives
-            outliers more. 1.0 grows linearly.
+        targets: Real, in the same unit, broadcastable to `predictions`. None means 0.
+        alpha: $\alpha$ in [-inf, 2], broadcastable to `predictions`; a smaller alpha
+            reduces the influence of outliers. The loss grows linearly at 1.0.
         scale: Positive, the width of the parabola at 0 in the unit of the error,
             broadcastable to `predictions`.
-        where: Boolean mask, broadcastable to the per-example loss; False entries count
-            nowhere ([conventions][]).
-        weights: Real weights, broadcastable to the per-example loss ([conventions][]).
-        reduction: "none" for the per-example losses, "sum" for their weighted sum,
-            "mean" for their weighted mean ([conventions][]).
+        where: Boolean mask; False entries are excluded.
+        weights: Real weights per example.
+        reduction: "none", "sum" or "mean" (weighted).
 
     Returns:
-        `[...]`, at least 0, without unit; a scalar if reduced.
+        `[...]`, at least 0, without unit.
 
     Gradient:
         $g = (s / \text{scale}) (s^2 / b + 1)^{\alpha/2 - 1}$ for `predictions`, $-g$
-        for `targets`, $-g\,s$ for `scale`. `alpha` receives its derivative too, at 0
-        and 2 as the limit; at 2, where that limit is infinite, the one at a rounding
-        error's distance. The loss rises with alpha: to fit alpha or scale, add the
-        log-partition function of the paper, or both run away.
+        for `targets`, $-g\,s$ for `scale`. Also differentiable in `alpha`: its
+        derivative is the limit at 0 and 2; where the limit at 2 is infinite, it is the
+        derivative one rounding error below 2. The loss rises with alpha: to fit alpha
+        or scale, add the log-partition function of the paper, otherwise both diverge.
 
     Numerics:
-        Computes in float32, or float64 if an input is float64; time and memory are
-        linear in the number of elements. An empty or fully masked input has sum and
-        mean 0. No cancellation near alpha 0 or 2 and no overflow of $s^2$. An alpha
-        above 2 that a trace cannot see gives NaN, and raises under `checkify`.
+        An alpha above 2 in a JAX array gives NaN, and raises under `checkify`.
 
     Raises:
-        TypeError: If an input is not real, `predictions` not floating, or `where` not
-            boolean.
-        ValueError: If an input does not broadcast to `predictions`, `alpha` is above 2,
-            `scale` is not positive, or `reduction` is unknown.
+        ValueError: If `alpha` is above 2 or `scale` is not positive.
 
     Example:
         >>> import jaxloss as jl

@@ -31,10 +31,10 @@ def huber_loss(
     weights: ArrayLike | None = None,
     reduction: Reduction = "none",
 ) -> jax.Array:
-    r"""Returns Huber's loss, quadratic up to an error of delta and linear beyond.
+    r"""Huber loss: quadratic up to `delta`, linear beyond.
 
     Choose it over `squared_error` where a few targets are far off. `smooth_l1_loss` is
-    this loss over delta, `log_cosh` is smooth to every order.
+    this loss divided by delta; `log_cosh` is smooth to every order.
 
     With $e = \text{predictions} - \text{targets}$:
 
@@ -47,37 +47,26 @@ def huber_loss(
 
     Args:
         predictions: Floating, `[...]`, in any unit.
-        targets: Real, in the same unit, broadcastable to `predictions`. None, as in
-            optax, stands for zeros.
+        targets: Real, in the same unit, broadcastable to `predictions`. None means 0.
         delta: $\delta \ge 0$, the error at which the line begins, broadcastable to
-            `predictions`. 1.0 as in optax and PyTorch; choose it near the size of the
-            errors that are still noise.
-        where: Boolean mask, broadcastable to the per-example loss; False entries count
-            nowhere ([conventions][]).
-        weights: Real weights, broadcastable to the per-example loss ([conventions][]).
-        reduction: "none" for the per-example losses, "sum" for their weighted sum,
-            "mean" for their weighted mean ([conventions][]).
+            `predictions`. 1.0 as in optax and PyTorch; choose it near the size of
+            errors that you still consider noise.
+        where: Boolean mask; False entries are excluded.
+        weights: Real weights per example.
+        reduction: "none", "sum" or "mean" (weighted).
 
     Returns:
-        `[...]`, at least 0, in the squared unit; a scalar if reduced.
+        `[...]`, at least 0, in the squared unit.
 
     Gradient:
         $\max(-\delta, \min(e, \delta))$ for `predictions`, its negative for `targets`,
-        $\max(|e| - \delta, 0)$ for `delta`; continuous, so that there is no kink to
-        decide.
+        $\max(|e| - \delta, 0)$ for `delta`; continuous, without a kink.
 
     Numerics:
-        Computes in float32, or float64 if an input is float64; time and memory are
-        linear in the number of elements. An empty or fully masked input has sum and
-        mean 0. Neither branch squares an error that the other one takes: nothing
-        overflows before the loss itself does. Infinite errors give inf and a gradient
-        of $\pm\delta$.
+        Infinite errors give inf and a gradient of $\pm\delta$.
 
     Raises:
-        TypeError: If an input is not real, `predictions` not floating, or `where` not
-            boolean.
-        ValueError: If an input does not broadcast to `predictions`, `delta` is
-            negative, or `reduction` is unknown.
+        ValueError: If `delta` is negative.
 
     Example:
         >>> import jaxloss as jl
@@ -118,10 +107,11 @@ def smooth_l1_loss(
     weights: ArrayLike | None = None,
     reduction: Reduction = "none",
 ) -> jax.Array:
-    r"""Returns the smooth L1 loss, which is Huber's loss over beta.
+    r"""Smooth L1 loss: quadratic up to `beta`, linear with slope 1 beyond.
 
-    Choose it over `huber_loss` where the slope of large errors should stay 1 whatever
-    the width of the parabola, as in box regression. At beta 0 it is `absolute_error`.
+    Choose it over `huber_loss`, which is this loss times beta, where large errors
+    should have slope 1 for every width of the parabola, as in box regression. At beta 0
+    it is `absolute_error`.
 
     With $e = \text{predictions} - \text{targets}$:
 
@@ -134,35 +124,25 @@ def smooth_l1_loss(
 
     Args:
         predictions: Floating, `[...]`, in any unit.
-        targets: Real, in the same unit, broadcastable to `predictions`. None stands for
-            zeros.
+        targets: Real, in the same unit, broadcastable to `predictions`. None means 0.
         beta: $\beta \ge 0$, the error at which the line begins, broadcastable to
             `predictions`. 1.0 as in PyTorch and in Fast R-CNN.
-        where: Boolean mask, broadcastable to the per-example loss; False entries count
-            nowhere ([conventions][]).
-        weights: Real weights, broadcastable to the per-example loss ([conventions][]).
-        reduction: "none" for the per-example losses, "sum" for their weighted sum,
-            "mean" for their weighted mean ([conventions][]).
+        where: Boolean mask; False entries are excluded.
+        weights: Real weights per example.
+        reduction: "none", "sum" or "mean" (weighted).
 
     Returns:
-        `[...]`, at least 0, in the unit of the error; a scalar if reduced.
+        `[...]`, at least 0, in the unit of the error.
 
     Gradient:
         $\max(-1, \min(e / \beta, 1))$ for `predictions`, its negative for `targets`,
-        $-\min(e^2 / \beta^2, 1) / 2$ for `beta`. At `beta` 0 and $e = 0$ the slope is
-        0.
+        $-\min(e^2 / \beta^2, 1) / 2$ for `beta`. All are 0 where `beta` and $e$ are 0.
 
     Numerics:
-        Computes in float32, or float64 if an input is float64; time and memory are
-        linear in the number of elements. An empty or fully masked input has sum and
-        mean 0. The parabola is formed as $(e / \beta)\,e$, which a tiny `beta` does not
-        overflow. Infinite errors give inf and a gradient of 1 or -1.
+        Infinite errors give inf and a gradient of 1 or -1.
 
     Raises:
-        TypeError: If an input is not real, `predictions` not floating, or `where` not
-            boolean.
-        ValueError: If an input does not broadcast to `predictions`, `beta` is negative,
-            or `reduction` is unknown.
+        ValueError: If `beta` is negative.
 
     Example:
         >>> import jaxloss as jl
@@ -197,11 +177,11 @@ def log_cosh(
     weights: ArrayLike | None = None,
     reduction: Reduction = "none",
 ) -> jax.Array:
-    r"""Returns the logarithm of the hyperbolic cosine of each error.
+    r"""Log-cosh loss: the logarithm of the hyperbolic cosine of the error.
 
     Choose it over `huber_loss` where the second derivative should be continuous, as for
-    Newton's method: it is $e^2 / 2$ near 0 and $|e| - \log 2$ far from it, without a
-    width to set.
+    Newton's method. It is about $e^2 / 2$ near 0 and $|e| - \log 2$ far from it, and
+    has no width to set.
 
     With $e = \text{predictions} - \text{targets}$:
 
@@ -209,32 +189,19 @@ def log_cosh(
 
     Args:
         predictions: Floating, `[...]`, in a unit in which typical errors are near 1.
-        targets: Real, in the same unit, broadcastable to `predictions`. None, as in
-            optax, stands for zeros.
-        where: Boolean mask, broadcastable to the per-example loss; False entries count
-            nowhere ([conventions][]).
-        weights: Real weights, broadcastable to the per-example loss ([conventions][]).
-        reduction: "none" for the per-example losses, "sum" for their weighted sum,
-            "mean" for their weighted mean ([conventions][]).
+        targets: Real, in the same unit, broadcastable to `predictions`. None means 0.
+        where: Boolean mask; False entries are excluded.
+        weights: Real weights per example.
+        reduction: "none", "sum" or "mean" (weighted).
 
     Returns:
-        `[...]`, at least 0; a scalar if reduced.
+        `[...]`, at least 0.
 
     Gradient:
         $\tanh(e)$ for `predictions`, its negative for `targets`; smooth everywhere.
 
     Numerics:
-        Computes in float32, or float64 if an input is float64; time and memory are
-        linear in the number of elements. An empty or fully masked input has sum and
-        mean 0. Value and gradient keep their digits for tiny errors, where the textbook
-        form cancels, and never overflow before $|e|$ does. Infinite errors give inf and
-        a gradient of 1 or -1.
-
-    Raises:
-        TypeError: If an input is not real, `predictions` not floating, or `where` not
-            boolean.
-        ValueError: If an input does not broadcast to `predictions` or `reduction` is
-            unknown.
+        Infinite errors give inf and a gradient of 1 or -1.
 
     Example:
         >>> import jaxloss as jl
@@ -269,11 +236,11 @@ def charbonnier_loss(
     weights: ArrayLike | None = None,
     reduction: Reduction = "none",
 ) -> jax.Array:
-    r"""Returns Charbonnier's loss, an absolute error that is smooth at 0.
+    r"""Charbonnier loss: an absolute error rounded off near 0.
 
     Choose it over `absolute_error` where a smooth gradient matters, as in image
-    restoration. `huber_loss` differs in being 0 at a perfect prediction; this loss is
-    epsilon there.
+    restoration. Unlike `huber_loss`, which is 0 at a perfect prediction, it is epsilon
+    there.
 
     With $e = \text{predictions} - \text{targets}$:
 
@@ -281,18 +248,15 @@ def charbonnier_loss(
 
     Args:
         predictions: Floating, `[...]`, in any unit.
-        targets: Real, in the same unit, broadcastable to `predictions`. None stands for
-            zeros.
+        targets: Real, in the same unit, broadcastable to `predictions`. None means 0.
         epsilon: $\epsilon \ge 0$, the width of the rounded tip in the unit of the
             error, broadcastable to `predictions`. 1e-3 suits pixels in [0, 1].
-        where: Boolean mask, broadcastable to the per-example loss; False entries count
-            nowhere ([conventions][]).
-        weights: Real weights, broadcastable to the per-example loss ([conventions][]).
-        reduction: "none" for the per-example losses, "sum" for their weighted sum,
-            "mean" for their weighted mean ([conventions][]).
+        where: Boolean mask; False entries are excluded.
+        weights: Real weights per example.
+        reduction: "none", "sum" or "mean" (weighted).
 
     Returns:
-        `[...]`, at least `epsilon`, in the unit of the error; a scalar if reduced.
+        `[...]`, at least `epsilon`, in the unit of the error.
 
     Gradient:
         $e / \sqrt{e^2 + \epsilon^2}$ for `predictions`, its negative for `targets`,
@@ -300,16 +264,11 @@ def charbonnier_loss(
         $\epsilon$ are both 0.
 
     Numerics:
-        Computes in float32, or float64 if an input is float64; time and memory are
-        linear in the number of elements. An empty or fully masked input has sum and
-        mean 0. The larger of $|e|$ and $\epsilon$ is taken out of the root: no square
-        over- or underflows. Infinite errors give inf and a gradient of 1 or -1.
+        No square over- or underflows. Infinite errors give inf and a gradient of 1 or
+        -1.
 
     Raises:
-        TypeError: If an input is not real, `predictions` not floating, or `where` not
-            boolean.
-        ValueError: If an input does not broadcast to `predictions`, `epsilon` is
-            negative, or `reduction` is unknown.
+        ValueError: If `epsilon` is negative.
 
     Example:
         >>> import jaxloss as jl

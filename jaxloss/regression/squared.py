@@ -19,10 +19,10 @@ def squared_error(
     weights: ArrayLike | None = None,
     reduction: Reduction = "none",
 ) -> jax.Array:
-    r"""Returns the squared error of each prediction.
+    r"""Squared error: the squared difference of predictions and targets.
 
     Choose it where one large error is worse than many small ones. `l2_loss` is half of
-    it, `huber_loss` and `absolute_error` follow outliers less.
+    it; `huber_loss` and `absolute_error` are less sensitive to outliers.
 
     With $e = \text{predictions} - \text{targets}$:
 
@@ -30,31 +30,20 @@ def squared_error(
 
     Args:
         predictions: Floating, `[...]`, in any unit.
-        targets: Real, in the same unit, broadcastable to `predictions`. None, as in
-            optax, stands for zeros.
-        where: Boolean mask, broadcastable to the per-example loss; False entries count
-            nowhere ([conventions][]).
-        weights: Real weights, broadcastable to the per-example loss ([conventions][]).
-        reduction: "none" for the per-example losses, "sum" for their weighted sum,
-            "mean" for their weighted mean ([conventions][]).
+        targets: Real, in the same unit, broadcastable to `predictions`. None means 0.
+        where: Boolean mask; False entries are excluded.
+        weights: Real weights per example.
+        reduction: "none", "sum" or "mean" (weighted).
 
     Returns:
-        `[...]`, at least 0, in the squared unit; a scalar if reduced.
+        `[...]`, at least 0, in the squared unit.
 
     Gradient:
         $2e$ for `predictions`, $-2e$ for `targets`; smooth everywhere.
 
     Numerics:
-        Computes in float32, or float64 if an input is float64; time and memory are
-        linear in the number of elements. An empty or fully masked input has sum and
-        mean 0. The square overflows to inf beyond errors of 1.8e19 in float32, the
-        gradient does not. Equal infinities give NaN.
-
-    Raises:
-        TypeError: If an input is not real, `predictions` not floating, or `where` not
-            boolean.
-        ValueError: If an input does not broadcast to `predictions` or `reduction` is
-            unknown.
+        The square overflows to inf beyond errors of 1.8e19 in float32; the gradient
+        does not. Equal infinities give NaN.
 
     Example:
         >>> import jaxloss as jl
@@ -79,7 +68,7 @@ def l2_loss(
     weights: ArrayLike | None = None,
     reduction: Reduction = "none",
 ) -> jax.Array:
-    r"""Returns half the squared error of each prediction.
+    r"""L2 loss: half the squared error.
 
     Choose it over `squared_error` where the gradient should be the error itself, as in
     optax and in the textbooks on linear models.
@@ -90,31 +79,20 @@ def l2_loss(
 
     Args:
         predictions: Floating, `[...]`, in any unit.
-        targets: Real, in the same unit, broadcastable to `predictions`. None, as in
-            optax, stands for zeros.
-        where: Boolean mask, broadcastable to the per-example loss; False entries count
-            nowhere ([conventions][]).
-        weights: Real weights, broadcastable to the per-example loss ([conventions][]).
-        reduction: "none" for the per-example losses, "sum" for their weighted sum,
-            "mean" for their weighted mean ([conventions][]).
+        targets: Real, in the same unit, broadcastable to `predictions`. None means 0.
+        where: Boolean mask; False entries are excluded.
+        weights: Real weights per example.
+        reduction: "none", "sum" or "mean" (weighted).
 
     Returns:
-        `[...]`, at least 0, in the squared unit; a scalar if reduced.
+        `[...]`, at least 0, in the squared unit.
 
     Gradient:
         $e$ for `predictions`, $-e$ for `targets`; smooth everywhere.
 
     Numerics:
-        Computes in float32, or float64 if an input is float64; time and memory are
-        linear in the number of elements. An empty or fully masked input has sum and
-        mean 0. The square overflows to inf beyond errors of 2.6e19 in float32, the
-        gradient does not. Equal infinities give NaN.
-
-    Raises:
-        TypeError: If an input is not real, `predictions` not floating, or `where` not
-            boolean.
-        ValueError: If an input does not broadcast to `predictions` or `reduction` is
-            unknown.
+        The square overflows to inf beyond errors of 2.6e19 in float32; the gradient
+        does not. Equal infinities give NaN.
 
     Example:
         >>> import jaxloss as jl
