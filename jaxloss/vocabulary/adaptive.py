@@ -44,54 +44,44 @@ def adaptive_softmax_cross_entropy(
     weights: ArrayLike | None = None,
     reduction: Reduction = "none",
 ) -> jax.Array:
-    r"""Returns the cross entropy of labels and a softmax in clusters of rare classes.
+    r"""Adaptive softmax cross entropy: the softmax treats rare classes in clusters.
 
-    Choose it for classes sorted by falling frequency, words for instance, where the
-    rare ones may do with fewer features: most examples then need the head alone.
-    `linear_cross_entropy` treats all classes alike.
+    Choose it for classes sorted by falling frequency, such as words, where rare classes
+    need fewer features: most examples then use only the head. `linear_cross_entropy`
+    treats all classes alike.
 
-    The head has one output for each class below the first cutoff, and one for each
-    cluster of classes between two cutoffs. With $p$ its softmax, $q^i$ that of cluster
-    $i$, a softmax of its own over the cluster's classes, and $y$ the label:
+    The head has one output per class below the first cutoff, and one per cluster of
+    classes between two cutoffs. With $p$ the softmax of the head, $q^i$ the softmax
+    over the classes of cluster $i$, and $y$ the label:
 
     $$ -\log p_y \quad \text{or} \quad -\log p_i - \log q^i_y
     \quad \text{for } y \text{ in cluster } i $$
 
     Args:
         hidden: Floating, `[..., D]`, the features of each example.
-        labels: Integer, in [0, C), broadcastable to `[...]`; 0 the most frequent class.
-        parameters: A tree of arrays as `init_adaptive_softmax` makes it.
+        labels: Integer, in [0, C), 0 the most frequent; broadcastable to `[...]`.
+        parameters: Tree of arrays, as returned by `init_adaptive_softmax`.
         cutoffs: Python ints, rising, in [1, C): the first class of each cluster.
-        chunk_size: The most examples whose logits exist at a time. None takes between
-            1,024 and 4,096, as many as there are features.
+        chunk_size: The largest number of examples whose logits exist at once. None
+            takes D, but at least 1,024 and at most 4,096.
         precision: Of the matrix products, as in `jax.lax.dot`.
-        where: Boolean mask, broadcastable to the per-example loss; False entries count
-            nowhere ([conventions][]).
-        weights: Real weights, broadcastable to the per-example loss ([conventions][]).
-        reduction: "none" for the per-example losses, "sum" for their weighted sum,
-            "mean" for their weighted mean ([conventions][]). "sum" and "mean" are the
-            faster ones to differentiate.
+        where: Boolean mask; False entries are excluded.
+        weights: Real weights per example.
+        reduction: "none", "sum" or "mean" (weighted). "sum" and "mean" are faster to
+            differentiate.
 
     Returns:
         `[...]`, in nats, at least 0; a scalar if reduced.
 
     Gradient:
-        That of `linear_cross_entropy` for the head, and for each cluster from the
-        examples whose label it holds; `hidden` and every array of `parameters` receive
-        theirs, all smooth; `labels` none.
+        As in `linear_cross_entropy`: of the head over all examples, of each cluster
+        over the examples whose label it contains. Differentiable in `hidden` and every
+        array of `parameters`; smooth everywhere.
 
     Numerics:
-        Computes in float32, or float64 if an input is. Each cluster sorts its examples
-        to the front and skips the chunks without any: time and memory go with the
-        examples that need it, and no array has examples x C elements. A loss of 1e-20
-        keeps its digits. An empty or fully masked input has sum and mean 0. A label
-        outside [0, C) gives NaN, and raises under `checkify`.
-
-    Raises:
-        TypeError: If `hidden` is not floating, `labels` is not integer, another input
-            not real, or `where` not boolean.
-        ValueError: If an input does not fit the shapes above, `cutoffs` do not rise, or
-            `reduction` is unknown.
+        Each cluster sorts its examples to the front and skips the chunks without any:
+        time and memory grow with the number of examples in the cluster, and no array
+        has examples x C elements.
 
     Example:
         >>> import jax
@@ -142,34 +132,27 @@ def adaptive_softmax_cross_entropy(
 def adaptive_softmax_log_probs(
     hidden: ArrayLike, parameters: Parameters, cutoffs: Sequence[int]
 ) -> jax.Array:
-    r"""Returns the log-probabilities of all classes under an adaptive softmax.
+    r"""Log-probabilities of all classes under an adaptive softmax.
 
-    Choose it to sample, or to rank the classes of a few examples;
-    `adaptive_softmax_cross_entropy` never makes an array with this many elements.
+    Choose it to sample, or to rank the classes of a few examples. For training,
+    `adaptive_softmax_cross_entropy` needs no array of this size.
 
-    With $p$ the softmax of the head and $q^i$ that of cluster $i$, for a class $c$ of
-    the head or of a cluster:
+    With $p$ the softmax of the head and $q^i$ the softmax of cluster $i$, for a class
+    $c$ of the head or of cluster $i$:
 
     $$ \log p_c \quad \text{or} \quad \log p_i + \log q^i_c $$
 
     Args:
         hidden: Floating, `[..., D]`, the features of each example.
-        parameters: A tree of arrays as `init_adaptive_softmax` makes it.
+        parameters: Tree of arrays, as returned by `init_adaptive_softmax`.
         cutoffs: Python ints, rising, in [1, C): the first class of each cluster.
 
     Returns:
         `[..., C]`, in nats, at most 0.
 
     Gradient:
-        That of the log-softmaxes, for `hidden` and every array of `parameters`; smooth.
-
-    Numerics:
-        Computes in float32, or float64 if an input is; memory is that of the result. A
-        log-probability of -1e-20 keeps its digits.
-
-    Raises:
-        TypeError: If `hidden` is not floating, or an array of `parameters` not real.
-        ValueError: If an input does not fit the shapes above, or `cutoffs` do not rise.
+        Through the log-softmaxes to `hidden` and every array of `parameters`; smooth
+        everywhere.
 
     Example:
         >>> import jax
@@ -205,19 +188,19 @@ def adaptive_softmax_log_probs(
 def adaptive_softmax_predict(
     hidden: ArrayLike, parameters: Parameters, cutoffs: Sequence[int]
 ) -> jax.Array:
-    r"""Returns the most probable class of each example under an adaptive softmax.
+    r"""Most probable class of each example under an adaptive softmax.
 
-    Choose it over the argmax of `adaptive_softmax_log_probs`: it looks into a cluster
-    only for the examples whose best class may be there.
+    Choose it over the argmax of `adaptive_softmax_log_probs`: it evaluates a cluster
+    only for the examples whose most probable class may be in that cluster.
 
-    With $p$ and $q^i$ the softmaxes of the head and of cluster $i$, it is the class
+    With $p$ and $q^i$ the softmaxes of the head and of cluster $i$:
 
     $$ \operatorname{argmax}_c \begin{cases} p_c & \text{in the head} \\
     p_i \, q^i_c & \text{in cluster } i \end{cases} $$
 
     Args:
         hidden: Floating, `[..., D]`, the features of each example.
-        parameters: A tree of arrays as `init_adaptive_softmax` makes it.
+        parameters: Tree of arrays, as returned by `init_adaptive_softmax`.
         cutoffs: Python ints, rising, in [1, C): the first class of each cluster.
 
     Returns:
@@ -227,12 +210,8 @@ def adaptive_softmax_predict(
         None: classes are integers.
 
     Numerics:
-        Computes in float32, or float64 if an input is. No array has examples x C
-        elements, and chunks of examples without any for a cluster are skipped.
-
-    Raises:
-        TypeError: If `hidden` is not floating, or an array of `parameters` not real.
-        ValueError: If an input does not fit the shapes above, or `cutoffs` do not rise.
+        No array has examples x C elements. A cluster skips the chunks it has no example
+        in.
 
     Example:
         >>> import jax
@@ -260,7 +239,8 @@ def adaptive_softmax_predict(
     rows = {"hidden": hidden}
     value, label, top = sweep.map_rows_to_any(best_at_head, rows, head, {}, size, None)
     for i, part in enumerate(tail):
-        promising = top[..., i] > value  # what the cluster has at the most
+        # No class of the cluster is more probable than the cluster itself.
+        promising = top[..., i] > value
         features = hidden @ part["projection"]
         inner, own = best(features, {"kernel": part["kernel"]}, promising)
         better = promising & (top[..., i] + inner > value)
@@ -278,13 +258,13 @@ def init_adaptive_softmax(
     div_value: float = 4.0,
     head_bias: bool = False,
 ) -> dict[str, Any]:
-    r"""Returns random parameters of an adaptive softmax, a tree of float32 arrays.
+    r"""Random initial parameters of an adaptive softmax, a tree of float32 arrays.
 
-    Choose it to begin training with, as `torch.nn.AdaptiveLogSoftmaxWithLoss` does; an
-    optimizer of optax's then updates the tree.
+    Choose it to start training with the initialization of
+    `torch.nn.AdaptiveLogSoftmaxWithLoss`.
 
-    Every array has entries drawn evenly from between $\pm 1/\sqrt{n}$, with $n$ its
-    number of rows. Cluster $i$, from 1, has this many features:
+    The entries of an array with $n$ rows are uniform in $\pm 1/\sqrt{n}$. Cluster $i$,
+    counted from 1, has this many features:
 
     $$ \lfloor \text{features} / \text{divvalue}^i \rfloor $$
 
@@ -293,25 +273,20 @@ def init_adaptive_softmax(
         features: D, the number of features.
         classes: C, the number of classes.
         cutoffs: Python ints, rising, in [1, C): the first class of each cluster.
-        div_value: At least 1, how many times fewer features each cluster has than the
-            one before it.
+        div_value: At least 1, the factor by which each cluster has fewer features than
+            the cluster before it.
         head_bias: Whether the head adds a bias to its logits.
 
     Returns:
-        `{"head": {"kernel": [D, cutoffs[0] + clusters]}, "tail": [...]}`, with a "bias"
-        of the head for `head_bias`, and for each cluster `{"projection": [D, d],
-        "kernel": [d, classes in it]}`.
+        `{"head": {"kernel": [D, cutoffs[0] + clusters]}, "tail": [...]}`, where the
+        tail has one `{"projection": [D, d], "kernel": [d, classes]}` per cluster. With
+        `head_bias` the head also has a "bias".
 
     Gradient:
-        None: the parameters depend on the key alone.
-
-    Numerics:
-        The same key gives the same parameters on every backend.
+        None: the parameters depend only on the key.
 
     Raises:
-        TypeError: If `features` or `classes` is not an int.
-        ValueError: If `cutoffs` do not rise in [1, C), or a cluster is left without
-            features.
+        ValueError: If a cluster would have no features.
 
     Example:
         >>> import jax
@@ -365,7 +340,7 @@ def _top(log_probs):
 
 
 def _cutoffs(cutoffs, classes):
-    """Cutoffs as a tuple of ints, checked."""
+    """Checks the cutoffs and returns them as a tuple of ints."""
     for cutoff in cutoffs:
         checks.check_integer("cutoffs", cutoff)
     bounds = (0, *map(operator.index, cutoffs), classes)
@@ -377,11 +352,11 @@ def _cutoffs(cutoffs, classes):
 
 
 def _adaptive_arguments(hidden, parameters, cutoffs):
-    """Checks hidden [..., D] and the parameters, which tell the number of classes.
+    """Checks hidden [..., D] and the parameters, whose shapes give the class count.
 
     Returns:
-        hidden, the head's arrays by name, the tail's, the cutoffs and the number of
-        classes in one tuple, and the dtype to compute in.
+        hidden, the arrays of the head by name, the same for each cluster, the tuple
+        (*cutoffs, classes), and the dtype to compute in.
     """
     hidden, _ = checks.class_array("hidden", hidden, -1)
     parts = [parameters["head"], *parameters["tail"]]
@@ -409,8 +384,8 @@ def _adaptive_arguments(hidden, parameters, cutoffs):
             f"shapes {expected}, got {found}."
         )
     dtype = checks.compute_dtype(hidden, *jax.tree.leaves(parts))
-    # Not in half precision: the features of a cluster lie between two products, and
-    # the gradient of `hidden` is a sum over clusters.
+    # Half precision would round the features of a cluster between its two products,
+    # and every term of the gradient of `hidden`, a sum over clusters.
     hidden = hidden.astype(dtype)
     head, *tail = jax.tree.map(lambda x: x.astype(dtype), parts)
     if "bias" in head:
@@ -419,6 +394,6 @@ def _adaptive_arguments(hidden, parameters, cutoffs):
 
 
 def _over_batch(shared, x):
-    """The bias with the batch axes of x."""
+    """The bias, if there is one, with one axis of size 1 per batch axis of x."""
     bias = {name: b for name, b in shared.items() if name == "bias"}
     return {name: b.reshape((1,) * (x.ndim - 1) + (-1,)) for name, b in bias.items()}
