@@ -17,6 +17,7 @@ from jaxloss.binary.margin import (
     squared_hinge_loss,
 )
 from jaxloss.binary.sparsemax import sparsemax_loss
+from jaxloss.custom import make_loss
 from jaxloss.divergence.jensen_shannon import jensen_shannon_divergence
 from jaxloss.divergence.relative_entropy import (
     convex_kl_divergence,
@@ -173,4 +174,11 @@ __all__ = [
     "init_adaptive_softmax",
     "linear_cross_entropy",
     "linear_log_probs",
+    # custom
+    "make_loss",
 ]
+
+
+def __dir__() -> list[str]:
+    """What completion shows: the losses, not the packages that they live in."""
+    return [*__all__, "__version__", "__doc__", "__all__"]

@@ -12,6 +12,8 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import NamedSharding, PartitionSpec
 
+from jaxloss._core.rule.varying import varying
+
 
 def placement(x: jax.Array) -> NamedSharding | None:
     """Where an array lies on an explicit mesh; None elsewhere, where JAX decides."""
@@ -29,6 +31,19 @@ def broadcast_to(array: jax.Array, like: jax.Array) -> jax.Array:
     return array
 
 
+def broadcast_batch(
+    x: jax.Array, like: jax.Array, batch: int, core: tuple[int, ...]
+) -> jax.Array:
+    """Broadcasts to the first `batch` axes of `like`, with the axes `core` behind."""
+    shape, sharding = like.shape[:batch] + core, placement(like)
+    if sharding is not None:
+        spec = PartitionSpec(*sharding.spec[:batch], *(None for _ in core))
+        sharding = sharding.update(spec=spec)
+    if x.shape == shape and (sharding is None or placement(x) is not None):
+        return x
+    return jnp.broadcast_to(x, shape, out_sharding=sharding)
+
+
 def is_split(x: jax.Array, axis: int) -> bool:
     """Whether an axis is spread over an explicit mesh."""
     return jax.typeof(x).sharding.spec[axis] is not None
@@ -41,11 +56,6 @@ def whole(x: jax.Array, axis: int) -> jax.Array:
     sharding = jax.typeof(x).sharding
     spec = [None if a == axis % x.ndim else s for a, s in enumerate(sharding.spec)]
     return jax.sharding.reshard(x, sharding.update(spec=PartitionSpec(*spec)))
-
-
-def varying(x: jax.Array) -> frozenset[str]:
-    """The mesh axes of `shard_map` over which an array's content differs."""
-    return jax.typeof(x).manual_axis_type.varying
 
 
 def check_split(name: str, x: jax.Array, axis_name: str | None) -> None:
@@ -69,12 +79,6 @@ def check_shared(name: str, x: jax.Array, axis_name: str | None) -> None:
             f"`{name}` must be the same on all devices that split the classes, got one "
             f"that differs over {axis_name!r}; leave that axis out of its `in_specs`."
         )
-
-
-def vary_as(x: jax.Array, other: jax.Array) -> jax.Array:
-    """x as an array that varies over the mesh axes of another, too."""
-    missing = tuple(sorted(varying(other) - varying(x)))
-    return jax.lax.pcast(x, missing, to="varying") if missing else x
 
 
 def agree_as(x: jax.Array, other: jax.Array) -> jax.Array:

@@ -1,11 +1,11 @@
-"""One analytic rule, both modes of differentiation.
+"""One analytic gradient, both modes of differentiation.
 
-A bare `jax.custom_vjp` refuses `jvp`, `jacfwd`, `hessian` and `linearize`. The
-adapter below keeps the rule in reverse form, where a loss's gradient is naturally
-written, and derives the forward mode from it: every output depends on its own slice
-of the inputs only, so the gradient pulled back from an array of ones holds each
-output's gradient side by side, and the tangent is its inner product with the input
-tangents. Higher orders differentiate through `forward` and `backward` themselves.
+A bare `jax.custom_vjp` refuses `jvp`, `jacfwd`, `hessian` and `linearize`. The adapter
+below takes a rule in reverse form, the natural form for the gradient of a loss, and
+derives the forward mode from it. Each output depends on its own slice of the inputs
+only. So the gradient pulled back from an array of ones holds the gradient of each
+output side by side, and the tangent is its inner product with the input tangents.
+Higher orders differentiate the code of `forward` and `backward`.
 """
 
 import functools
@@ -15,10 +15,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax.custom_derivatives import SymbolicZero
-from jax.extend.core import Primitive
-from jax.interpreters import ad, batching, mlir
 
-from jaxloss._core.devices import varying
+from jaxloss._core.rule.known import known
+from jaxloss._core.rule.varying import vary_alike, varying
 
 
 def analytic(forward: Callable[..., Any], backward: Callable[..., Any]):
@@ -26,12 +25,12 @@ def analytic(forward: Callable[..., Any], backward: Callable[..., Any]):
 
     Args:
         forward: `forward(*inputs, **static)` returns `(loss, residuals)`. Output `i`
-            may depend on slice `i` of each real input only: a real input has either
-            the loss's own shape or, where `axis` is among the static arguments, that
-            shape with the axis `axis` inserted. Shared inputs are broadcast before.
-            The axis may be split over the devices of `axis_name`, a static argument.
-        backward: `backward(residuals, cotangent, **static)` returns one cotangent for
-            each input, `None` for an integer one.
+            may depend on slice `i` of each real input only. A real input has the shape
+            of the loss with, if any, further axes: those named by the static argument
+            `axis`, else the last ones. Broadcast shared inputs before. The static
+            argument `axis_name` names the mesh axis over which `axis` is split.
+        backward: `backward(residuals, cotangent, **static)` returns one cotangent per
+            input, `None` for an integer one.
 
     Returns:
         The function `loss(*inputs, **static)`.
@@ -62,7 +61,7 @@ def analytic(forward: Callable[..., Any], backward: Callable[..., Any]):
         @jax.custom_jvp
         def both(*inputs):
             inputs = tuple(map(jnp.asarray, inputs))
-            return _known(reverse(*jax.lax.stop_gradient(inputs)), inputs, tangent)
+            return known(reverse(*jax.lax.stop_gradient(inputs)), inputs, tangent)
 
         def jvp(primals, tangents):
             primals = tuple(map(jnp.asarray, primals))  # constants come as they are
@@ -71,7 +70,7 @@ def analytic(forward: Callable[..., Any], backward: Callable[..., Any]):
                 value = both(*primals)
                 return value, jnp.zeros_like(value)
             value, slope = tangent(primals, moved)
-            return _known(jax.lax.stop_gradient(value), primals, tangent), slope
+            return known(jax.lax.stop_gradient(value), primals, tangent), slope
 
         both.defjvp(jvp, symbolic_zeros=True)
         return both(*vary_alike(inputs, static.get("axis_name")))
@@ -80,82 +79,34 @@ def analytic(forward: Callable[..., Any], backward: Callable[..., Any]):
 
 
 def pointwise(rule: Callable[..., Any]):
-    """Turns `rule(*inputs) -> (loss, partial derivatives)` into such a loss.
+    """Turns `rule(*inputs) -> (loss, gradients)` into such a loss.
 
-    All inputs are real and have the loss's shape. A caller that needs a value alone
-    pays for no derivative: under `jit` the compiler drops what is not used.
+    There is one gradient per input, of the input's shape: the shape of the loss, or
+    with further axes behind those of the loss. It is None for an integer input. A
+    caller that needs the value alone pays for no gradient: under `jit` XLA removes what
+    is not used.
     """
 
     def forward(*inputs):
         return rule(*inputs)
 
-    def backward(partials, cotangent):
-        return tuple(cotangent * partial for partial in partials)
+    def backward(gradients, cotangent):
+        return tuple(
+            None if g is None else _expand(cotangent, g) * g for g in gradients
+        )
 
     return functools.wraps(rule)(analytic(forward, backward))
 
 
-# A value that is computed already, with the loss's derivatives: its own would go
-# through `forward`'s code, not through the rule. To compute it twice would do for what
-# the compiler merges, which no loop is. A primitive, since JAX 0.10 drops a custom rule
-# of what a scan computes beside its linear part: forward over reverse mode through the
-# loop would differentiate the function's own code.
-_known_p = Primitive("known_loss")
-
-
-def _known(value, inputs, tangent):
-    return _known_p.bind(value, *inputs, tangent=tangent)
-
-
-def _known_jvp(primals, tangents, *, tangent):
-    value = _known_p.bind(*primals, tangent=tangent)
-    moved = tuple(None if isinstance(t, ad.Zero) else t for t in tangents[1:])
-    if all(t is None for t in moved):
-        return value, jnp.zeros_like(value)
-    return value, tangent(tuple(primals[1:]), moved)[1]
-
-
-def _known_batch(arguments, axes, *, tangent):
-    axes = tuple(axes)
-    size = next(
-        x.shape[a] for x, a in zip(arguments, axes, strict=True) if a is not None
-    )
-    value = batching.bdim_at_front(arguments[0], axes[0], size)
-
-    def each(primals, tangents):
-        moved = tuple(
-            None if t is None else a for t, a in zip(tangents, axes[1:], strict=True)
-        )
-        return jax.vmap(tangent, (axes[1:], moved))(primals, tangents)
-
-    return _known_p.bind(value, *arguments[1:], tangent=each), 0
-
-
-_known_p.def_impl(lambda value, *inputs, tangent: value)
-_known_p.def_abstract_eval(lambda value, *inputs, tangent: value)
-ad.primitive_jvps[_known_p] = _known_jvp
-batching.primitive_batchers[_known_p] = _known_batch
-mlir.register_lowering(_known_p, lambda context, value, *inputs, tangent: [value])
-
-
-def vary_alike(inputs, axis_name=None):
-    """Makes all inputs vary over the mesh axes of `shard_map` that one varies over.
-
-    A cotangent varies like the loss, hence like all inputs taken together, and has to
-    match its own input; JAX closes the sum over devices where that one is replicated.
-    Over `axis_name` only class axes vary, and the loss does not.
-    """
-    every = frozenset().union(*map(varying, inputs)) - {axis_name}
-    missing = [tuple(sorted(every - varying(x))) for x in inputs]
-    return [
-        jax.lax.pcast(x, axes, to="varying") if axes else x
-        for x, axes in zip(inputs, missing, strict=True)
-    ]
+def _expand(cotangent, gradient):
+    missing = range(cotangent.ndim, gradient.ndim)
+    return jnp.expand_dims(cotangent, tuple(missing)) if missing else cotangent
 
 
 def _inner_product(gradient, tangent, axis, value):
     product = gradient * tangent
     if product.ndim > value.ndim:
-        product = jnp.sum(product, axis=axis)
+        last = tuple(range(value.ndim, product.ndim))
+        product = jnp.sum(product, axis=last if axis is None else axis)
     split = varying(product) - varying(value)
     return jax.lax.psum(product, tuple(split)) if split else product

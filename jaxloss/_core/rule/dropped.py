@@ -13,7 +13,7 @@ from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
 
 from jaxloss._core.devices import broadcast_to
-from jaxloss._core.rule.analytic import vary_alike
+from jaxloss._core.rule.varying import vary_alike
 
 
 def guard(x: jax.Array, dropped: jax.Array) -> jax.Array:

@@ -27,9 +27,9 @@ from jax.custom_derivatives import SymbolicZero
 from jax.lax import PrecisionLike
 from jax.sharding import PartitionSpec
 
-from jaxloss._core.devices import agree_as, vary_as
-from jaxloss._core.rule.analytic import vary_alike
+from jaxloss._core.devices import agree_as
 from jaxloss._core.rule.linear_map import linear_map
+from jaxloss._core.rule.varying import vary_alike, vary_as
 from jaxloss._core.sweeps.layout import Layout
 
 Arrays = dict[str, jax.Array]
