@@ -1,4 +1,4 @@
-"""What the losses on embeddings share."""
+"""Helpers shared by the losses on embeddings."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from jaxloss._core.numerics.exact import fraction, scale_of
 
 
 def unit_vector(x, epsilon, axes):
-    """x / sqrt(max(|x|², epsilon)), and whether its length is 1.
+    """x / sqrt(max(|x|², epsilon)), and whether the result has length 1.
 
-    Scaled by the largest component first, a constant that the result does not depend
-    on, so that 1e-30 and 1e30 square to something. The zero vector stays 0 with a
-    zero gradient.
+    Dividing by the largest component first keeps the squares of 1e-30 and 1e30 in
+    range; the result does not depend on that divisor, so its gradient is stopped. The
+    zero vector stays 0 with a zero gradient.
     """
     largest = stop_gradient(jnp.max(jnp.abs(x), axis=axes, keepdims=True, initial=0))
     zero = largest == 0
@@ -30,12 +30,12 @@ def unit_vector(x, epsilon, axes):
 
 
 def clamp(x):
-    """max(x, 0), with derivative 1 at 0 as PyTorch's clamp."""
+    """max(x, 0) with derivative 1 at 0, as in PyTorch's clamp."""
     return jnp.where(x < 0, 0, x)
 
 
 def per_example(name, value, batch, dtype):
-    """A real argument with one value an example, broadcast to them."""
+    """Checks a real argument with one value per example and broadcasts it."""
     array = checks.to_array(name, value).astype(dtype)
     checks.check_broadcast(name, array.shape, "the per-example loss", batch)
     return jnp.broadcast_to(array, batch)

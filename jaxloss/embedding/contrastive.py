@@ -1,4 +1,4 @@
-"""Losses over all pairs of a batch."""
+"""Contrastive losses: every example against the rest of its batch."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ def ntxent(
     weights: ArrayLike | None = None,
     reduction: Reduction = "mean",
 ) -> jax.Array:
-    r"""Returns the normalized temperature-scaled cross entropy of a batch (NT-Xent).
+    r"""NT-Xent: normalized temperature-scaled cross entropy of all pairs in a batch.
 
     Choose it over `triplet_margin_loss` where every other example of the batch should
-    serve as a negative: SimCLR and its kin.
+    serve as a negative, as in SimCLR.
 
     With $s_{ij}$ the cosine of embeddings $i$ and $j$ over the temperature, for each
     ordered pair of the same label, and $N(i)$ the examples of another label:
@@ -41,36 +41,28 @@ def ntxent(
     $$ -\log \frac{e^{s_{ij}}}{e^{s_{ij}} + \sum_{k \in N(i)} e^{s_{ik}}} $$
 
     Args:
-        embeddings: Floating, `[N, D]`, in any unit: their length does not count.
+        embeddings: Floating, `[N, D]`, in any unit: only their directions matter.
         labels: Integer, `[N]`, equal for examples that belong together.
-        temperature: A scalar above 0 that scales the cosines. 0.07 as in optax.
-        where: Boolean mask, broadcastable to the per-example loss; False entries count
-            nowhere ([conventions][]). A masked example is no negative either.
-        weights: Real weights, broadcastable to the per-example loss ([conventions][]).
-        reduction: "none" for the per-example losses, "sum" for their weighted sum,
-            "mean" for their weighted mean ([conventions][]). The loss of an example is
-            the sum over its pairs, and the mean, the default as in optax, is that over
-            all pairs.
+        temperature: Scalar above 0 that divides the cosines. 0.07 as in optax.
+        where: Boolean mask; False entries are excluded. An excluded example is also in
+            no pair of another example.
+        weights: Real weights per example.
+        reduction: "none", "sum" or "mean" (weighted). The loss of an example is the sum
+            over its pairs; "mean", the default as in optax, averages over all pairs.
 
     Returns:
-        A scalar; `[N]`, at least 0, for the reduction "none".
+        A scalar; `[N]`, at least 0, for the reduction "none". Without any pair the mean
+        is 0.
 
     Gradient:
-        Each pair's softmax of the positive against the negatives, less one at the
-        positive, through the cosines to `embeddings`, and to `temperature`. A zero
-        vector has gradient 0.
+        With $p$ the softmax of each pair over its positive and the negatives, $p_j - 1$
+        for the positive $s_{ij}$ and $p_k$ for each negative $s_{ik}$; from there
+        through the cosines to `embeddings` and `temperature`. A zero vector has
+        gradient 0.
 
     Numerics:
-        Computes in float32, or float64 if the embeddings are float64, the products in
-        full precision on every backend; memory is less than that of one `[N, N]`
-        matrix, which is never built whole. A pair is a softplus, so that a small loss
-        keeps its digits. Without a pair the mean is 0 with a zero gradient.
-
-    Raises:
-        TypeError: If `embeddings` is not floating, `labels` is not integer, or `where`
-            not boolean.
-        ValueError: If an input does not fit the shapes above, `temperature` is not
-            positive, or `reduction` is unknown.
+        The matrix products have full precision on every backend. For large N no whole
+        `[N, N]` matrix is stored.
 
     Example:
         >>> import jaxloss as jl
@@ -84,28 +76,29 @@ def ntxent(
     """
     batch, tail = _examples(embeddings, labels, where, weights, reduction)
     temperature = checks.scalar("temperature", temperature, batch.x.dtype)
-    floor = jnp.finfo(batch.x.dtype).eps  # of the squared norm, as optax's
+    # The lower bound of the squared norm that optax uses.
+    floor = jnp.finfo(batch.x.dtype).eps
     u, _ = unit_vector(batch.x, jnp.asarray(floor, batch.x.dtype), (1,))
 
     def against_all(rows, columns):
         same, other = _pairs(rows, columns)
-        scores = _products(rows.x, columns.x) / temperature
+        scores = _inner_products(rows.x, columns.x) / temperature
         loss = _contrast(scores, same, other, axis=1)
         return loss, jnp.sum(same, axis=1, dtype=scores.dtype)
 
-    loss, pairs = _by_rows(against_all, batch._replace(x=u))
+    loss, pairs = _map_row_blocks(against_all, batch._replace(x=u))
     return tail.reduce(loss, pairs)
 
 
-# A pair's -log(e^{s_ij} / (e^{s_ij} + Σ_k e^{s_ik})), k over the negatives of i, is a
-# softplus: with a_i = log Σ_k e^{s_ik} and h_ij = sigmoid(a_i - s_ij),
+# The loss of a pair is -log(e^{s_ij} / (e^{s_ij} + Σ_k e^{s_ik})), k over the negatives
+# of i. It is a softplus: with a_i = log Σ_k e^{s_ik} and h_ij = sigmoid(a_i - s_ij),
 #     loss_i = Σ_j softplus(a_i - s_ij),
-#     d loss_i / d s_ij = -h_ij at its positives j,
-#     d loss_i / d s_ik = (Σ_j h_ij) e^{s_ik - a_i} at its negatives k.
-# The rule writes the gradient in one pass over the scores, where plain differentiation
-# keeps five arrays of their size.
+#     d loss_i / d s_ij = -h_ij at the positives j of i,
+#     d loss_i / d s_ik = (Σ_j h_ij) e^{s_ik - a_i} at the negatives k of i.
+# The rule writes the gradient in one pass over the scores; JAX's own differentiation
+# would keep five arrays of their size as residuals.
 def _contrast_forward(scores, same, other, *, axis):
-    against = _log_total(scores, other, axis)
+    against = _masked_log_sum_exp(scores, other, axis)
     loss = jnp.sum(jnp.where(same, softplus(against - scores), 0), axis=axis)
     return loss, (scores, same, other, against)
 
@@ -133,48 +126,41 @@ def circle_loss(
     weights: ArrayLike | None = None,
     reduction: Reduction = "none",
 ) -> jax.Array:
-    r"""Returns the circle loss of each example against the rest of its batch.
+    r"""Circle loss: all pairs of a batch, each weighted by its distance from its goal.
 
-    Choose it over `ntxent` where pairs far from their goal should pull harder than
-    those near it.
+    Choose it over `ntxent` where pairs far from their goal should have a larger
+    gradient than pairs near it.
 
     With $d_{ij} = \max(0, 1 - \langle x_i, x_j \rangle)$, $P(i)$ the other examples of
-    the same label, $N(i)$ those of another, $m$ the margin and $\gamma$ gamma:
+    the same label, $N(i)$ the examples of another label, $m$ the margin and $\gamma$
+    `gamma`:
 
     $$ \log\Big(1 + \sum_{j \in P(i)} e^{\gamma (m + d_{ij}) (d_{ij} - m)}
        \sum_{k \in N(i)} e^{\gamma \max(0, 1 + m - d_{ik}) (1 - m - d_{ik})}\Big) $$
 
     Args:
-        embeddings: Floating, `[N, D]`, of unit length: they are not normalized here, as
-            in Keras.
+        embeddings: Floating, `[N, D]`, of unit length; as in Keras, the loss does not
+            normalize them.
         labels: Integer, `[N]`, equal for examples that belong together.
-        gamma: A scalar, the scale of the exponents. 80.0 as in Keras.
-        margin: A scalar, the relaxation of the goals. 0.4 as in Keras.
-        where: Boolean mask, broadcastable to the per-example loss; False entries count
-            nowhere ([conventions][]). A masked example is in no pair either.
-        weights: Real weights, broadcastable to the per-example loss ([conventions][]).
-        reduction: "none" for the per-example losses, "sum" for their weighted sum,
-            "mean" for their weighted mean ([conventions][]).
+        gamma: Scalar, the scale of the exponents. 80.0 as in Keras.
+        margin: Scalar, the relaxation of the goals. 0.4 as in Keras.
+        where: Boolean mask; False entries are excluded. An excluded example is also in
+            no pair of another example.
+        weights: Real weights per example.
+        reduction: "none", "sum" or "mean" (weighted).
 
     Returns:
-        `[N]`, at least 0; a scalar if reduced.
+        `[N]`, at least 0; a scalar if reduced. The loss of an example without a
+        positive or without a negative is 0.
 
     Gradient:
-        That of the two softmaxes over the pairs, times the sigmoid of the loss's
-        exponent, for `embeddings`, `gamma` and `margin`; the weights in the exponents
-        are differentiated too, as in Keras.
+        Each exponent has as gradient its share of its sum times $1 - e^{-\text{loss}}$;
+        from there to `embeddings`, `gamma` and `margin`. As in Keras, the factors
+        $m + d_{ij}$ and $\max(0, 1 + m - d_{ik})$ are differentiated too.
 
     Numerics:
-        Computes in float32, or float64 if the embeddings are float64, the products in
-        full precision on every backend; memory is less than that of one `[N, N]`
-        matrix, which is never built whole. An example without a positive or without a
-        negative has loss 0 with a zero gradient. An empty or fully masked input has sum
-        and mean 0.
-
-    Raises:
-        TypeError: If `embeddings` is not floating, `labels` is not integer, or `where`
-            not boolean.
-        ValueError: If an input does not fit the shapes above or `reduction` is unknown.
+        The matrix products have full precision on every backend. For large N no whole
+        `[N, N]` matrix is stored.
 
     Example:
         >>> import jaxloss as jl
@@ -192,35 +178,36 @@ def circle_loss(
 
     def against_all(rows, columns):
         shared = (checks.broadcast_to(v, rows.label) for v in (gamma, margin))
-        scores = _products(rows.x, columns.x)
+        scores = _inner_products(rows.x, columns.x)
         return _circle(scores, *_pairs(rows, columns), *shared, axis=1)
 
-    loss = _by_rows(against_all, batch)
+    loss = _map_row_blocks(against_all, batch)
     return tail.reduce(loss)
 
 
-# With e_ij what a pair lacks to its goal, 1 - s_ij and at least 0 for one of the same
-# label and s_ij and at most 1 for one of different labels, both kinds have the exponent
-#     f_ij = γ max(0, m + e_ij) (e_ij - m) = γ (e_ij² - m²) or 0,
-# and with A_i and B_i the logarithms of their sums of e^f and h_i = sigmoid(A_i + B_i),
+# Let e_ij be the distance of a score from its goal: max(0, 1 - s_ij) for a pair of the
+# same label, min(s_ij, 1) for a pair of different labels. Both kinds have the exponent
+#     f_ij = γ max(0, m + e_ij) (e_ij - m) = γ (e_ij² - m²), or 0 where e_ij <= -m.
+# With A_i and B_i the log-sum-exp of f_ij over the pairs of each kind, and
+# h_i = sigmoid(A_i + B_i),
 #     loss_i = softplus(A_i + B_i),
-#     d loss_i / d f_ij = h_i e^{f_ij - A_i}, or B_i for A_i,
+#     d loss_i / d f_ij = h_i e^{f_ij - A_i} (same label) or h_i e^{f_ij - B_i},
 #     d f / d e = 2 γ e,    d f / d γ = e² - m²,    d f / d m = -2 γ m.
 def _circle_forward(scores, same, other, gamma, margin, *, axis):
-    powers, _, _ = _circle_powers(scores, same, gamma, margin, axis)
-    positive = _log_total(powers, same, axis)
-    negative = _log_total(powers, other, axis)
-    lone = jnp.isneginf(positive) | jnp.isneginf(negative)
-    total = jnp.where(lone, -jnp.inf, positive + negative)
+    exponents, _, _ = _circle_exponents(scores, same, gamma, margin, axis)
+    positive = _masked_log_sum_exp(exponents, same, axis)
+    negative = _masked_log_sum_exp(exponents, other, axis)
+    empty = jnp.isneginf(positive) | jnp.isneginf(negative)
+    total = jnp.where(empty, -jnp.inf, positive + negative)
     residuals = (scores, same, other, gamma, margin, positive, negative, total)
     return softplus(jnp.squeeze(total, axis)), residuals
 
 
 def _circle_backward(residuals, cotangent, *, axis):
     scores, same, other, gamma, margin, positive, negative, total = residuals
-    powers, e, active = _circle_powers(scores, same, gamma, margin, axis)
+    exponents, e, active = _circle_exponents(scores, same, gamma, margin, axis)
     level = jnp.where(same, positive, negative)
-    share = jnp.exp(jnp.where((same | other) & active, powers - level, -jnp.inf))
+    share = jnp.exp(jnp.where((same | other) & active, exponents - level, -jnp.inf))
     slope = (jnp.expand_dims(cotangent, axis) * sigmoid(total)) * share
     twice = 2 * jnp.expand_dims(gamma, axis)
     to_goal = jnp.where(scores > 1, 0, jnp.where(same, -twice, twice)) * e
@@ -229,13 +216,13 @@ def _circle_backward(residuals, cotangent, *, axis):
     return slope * to_goal, None, None, by_gamma, by_margin
 
 
-def _circle_powers(scores, same, gamma, margin, axis):
-    """The exponents, what each pair lacks, and whether it is pulled or pushed."""
-    lacks = jnp.where(same, clamp(1 - scores), jnp.where(scores > 1, 1, scores))
-    active = lacks > -jnp.expand_dims(margin, axis)
-    e = jnp.where(active, lacks, 0)
-    powers = jnp.expand_dims(gamma, axis) * _excess_square(e, margin, axis)
-    return jnp.where(active, powers, 0), e, active
+def _circle_exponents(scores, same, gamma, margin, axis):
+    """The exponents f, the distances e, and where the exponent is active (e > -m)."""
+    distance = jnp.where(same, clamp(1 - scores), jnp.where(scores > 1, 1, scores))
+    active = distance > -jnp.expand_dims(margin, axis)
+    e = jnp.where(active, distance, 0)
+    exponents = jnp.expand_dims(gamma, axis) * _excess_square(e, margin, axis)
+    return jnp.where(active, exponents, 0), e, active
 
 
 def _excess_square(e, margin, axis):
@@ -246,27 +233,27 @@ def _excess_square(e, margin, axis):
 _circle = analytic(_circle_forward, _circle_backward)
 
 
-def _log_total(powers, pairs, axis):
-    """log Σ exp(powers) over the pairs of each row, -inf without one."""
-    top = jnp.max(powers, axis=axis, keepdims=True, initial=-jnp.inf, where=pairs)
-    lone = jnp.isneginf(top)
-    top = stop_gradient(jnp.where(lone, 0, top))
-    parts = jnp.exp(jnp.where(pairs, powers - top, -jnp.inf))
+def _masked_log_sum_exp(exponents, pairs, axis):
+    """log Σ exp(exponents) over the selected pairs of each row, -inf without any."""
+    top = jnp.max(exponents, axis=axis, keepdims=True, initial=-jnp.inf, where=pairs)
+    empty = jnp.isneginf(top)
+    top = stop_gradient(jnp.where(empty, 0, top))
+    parts = jnp.exp(jnp.where(pairs, exponents - top, -jnp.inf))
     total = jnp.sum(parts, axis=axis, keepdims=True)
-    return jnp.where(lone, -jnp.inf, top + jnp.log(jnp.where(lone, 1, total)))
+    return jnp.where(empty, -jnp.inf, top + jnp.log(jnp.where(empty, 1, total)))
 
 
 class _Examples(NamedTuple):
-    """Some examples of a batch."""
+    """Some examples of a batch: all of them, or a block of rows."""
 
     x: jax.Array  # [N, D]
     label: jax.Array  # [N]
     keep: jax.Array | None  # [N]
-    index: jax.Array  # [N], in the batch
+    index: jax.Array  # [N], the position in the batch
 
 
 def _examples(embeddings, labels, where, weights, reduction):
-    """The batch and its tail, checked."""
+    """Checks the arguments; returns the batch and its tail."""
     (x,) = checks.real_arrays(embeddings=embeddings)
     if x.ndim != 2:
         raise ValueError(f"`embeddings` must have shape [N, D], got shape {x.shape}.")
@@ -283,7 +270,7 @@ def _examples(embeddings, labels, where, weights, reduction):
 
 
 def _pairs(rows, columns):
-    """Which pairs are of the same and of different labels; a masked one is neither."""
+    """Masks of the pairs of equal and of different labels, without excluded pairs."""
 
     def each(relation, a, b):
         return relation(jnp.expand_dims(a, 1), jnp.expand_dims(b, 0))
@@ -297,33 +284,37 @@ def _pairs(rows, columns):
     return same & both, other & both
 
 
-def _products(x, y):
-    """All inner products, in the precision of the arguments on every backend."""
+def _inner_products(x, y):
+    """All inner products, in the precision of the arguments on every backend.
+
+    By default, TPUs would multiply float32 in bfloat16 and GPUs in TF32.
+    """
     return jnp.matmul(x, y.T, precision=jax.lax.Precision.HIGHEST)
 
 
-# With the scores of all pairs at once XLA on CPU writes three [N, N] arrays for either
-# loss, one for each sum over the columns that reads more than a matrix.
-_BLOCKS, _LEAST_ROWS = 8, 64
+# If the scores of all pairs were computed at once, XLA for CPU would materialise three
+# [N, N] arrays for either loss, one per sum over the columns with a computed summand.
+_BLOCKS, _MIN_ROWS = 8, 64
 
 
-def _by_rows(loss, batch):
-    """loss(rows, columns) of every example against the batch, by blocks of rows.
+def _map_row_blocks(loss, batch):
+    """loss(rows, columns) of every example against the batch, in blocks of rows.
 
-    No [N, N] matrix is there at any time, but an eighth: each block's scores go before
-    the next one's come, and the gradient computes them again, which makes four products
-    of matrices out of three.
+    Only an eighth of the [N, N] scores exists at once. The backward pass computes the
+    scores of each block again, so that value and gradient take four matrix products
+    instead of three.
     """
-    # On an explicit mesh each device has its own rows, and all columns.
+    # On an explicit mesh each device keeps its own rows and gathers all columns.
     columns = jax.tree.map(lambda a: whole(a, 0), batch)
     each = jax.checkpoint(lambda rows: loss(rows, columns), prevent_cse=False)
     n = len(batch.label)
-    count = min(n // _LEAST_ROWS, _BLOCKS)
+    count = min(n // _MIN_ROWS, _BLOCKS)
     if count < 2 or is_split(batch.x, 0):
         return each(batch)
 
     def split(a):
-        # A block is every count-th row: of rows spread over devices, some of each.
+        # Block i has the rows i, i + count, ...: if the rows are spread over devices,
+        # every device has a part of each block.
         rows = a[: n - n % count].reshape(-1, count, *a.shape[1:])
         return rows.swapaxes(0, 1)
 

@@ -1,4 +1,4 @@
-"""The angle between two embeddings."""
+"""Losses on the angle between two embeddings."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ def cosine_similarity(
     weights: ArrayLike | None = None,
     reduction: Reduction = "none",
 ) -> jax.Array:
-    r"""Returns the cosine of the angle between two vectors.
+    r"""Cosine similarity: the cosine of the angle between two vectors.
 
-    Choose it as a score; as a loss to minimise take `cosine_distance`, which keeps its
-    digits for vectors that nearly agree.
+    Choose it as a score. To minimise, take `cosine_distance`, which stays accurate for
+    vectors that nearly agree.
 
     With $a$ the predictions and $b$ the targets:
 
@@ -39,34 +39,21 @@ def cosine_similarity(
     Args:
         predictions: Floating, `[..., D]`, in any unit.
         targets: Real, in any unit, broadcastable to `predictions`.
-        epsilon: A scalar, at least 0: the least squared length to divide by. 0.0 as in
+        epsilon: Scalar, at least 0, a lower bound for each squared length. 0.0 as in
             optax.
-        axis: The feature axis or axes; None takes all.
-        where: Boolean mask, broadcastable to the per-example loss; False entries count
-            nowhere ([conventions][]). A mask of the rank of
-            `predictions` drops single features.
-        weights: Real weights, broadcastable to the per-example loss ([conventions][]).
-        reduction: "none" for the per-example losses, "sum" for their weighted sum,
-            "mean" for their weighted mean ([conventions][]).
+        axis: The feature axis or axes; None means all axes.
+        where: Boolean mask; False entries are excluded. A mask of the rank of
+            `predictions` excludes single features.
+        weights: Real weights per example.
+        reduction: "none", "sum" or "mean" (weighted).
 
     Returns:
-        `[...]`, in [-1, 1]; a scalar if reduced.
+        `[...]`, in [-1, 1], and 0 for a zero vector; a scalar if reduced.
 
     Gradient:
-        With unit vectors $u$ and $v$, $(v - \langle u, v \rangle u) / \lVert a \rVert$
-        for `predictions` and likewise for `targets`; 0 at a zero vector.
-
-    Numerics:
-        Computes in float32, or float64 if an input is float64; time and memory are
-        linear in the number of elements. Each vector is scaled before it is squared, so
-        that lengths of 1e-30 and 1e30 are right. A zero vector has similarity 0. An
-        empty or fully masked input has sum and mean 0.
-
-    Raises:
-        TypeError: If an input is not real, `predictions` not floating, or `where` not
-            boolean.
-        ValueError: If an input does not fit the shapes above, `epsilon` is negative, or
-            `reduction` is unknown.
+        With $u$ and $v$ the unit vectors of $a$ and $b$,
+        $(v - \langle u, v \rangle u) / \lVert a \rVert$ for `predictions` and likewise
+        for `targets`; 0 at a zero vector.
 
     Example:
         >>> import jaxloss as jl
@@ -95,10 +82,10 @@ def cosine_distance(
     weights: ArrayLike | None = None,
     reduction: Reduction = "none",
 ) -> jax.Array:
-    r"""Returns one minus the cosine of the angle between two vectors.
+    r"""Cosine distance: one minus the cosine of the angle between two vectors.
 
-    Choose it over `squared_error` where only the direction of an embedding means
-    anything, not its length.
+    Choose it over `squared_error` where the direction of an embedding matters and its
+    length does not.
 
     With $a$ the predictions and $b$ the targets:
 
@@ -107,33 +94,19 @@ def cosine_distance(
     Args:
         predictions: Floating, `[..., D]`, in any unit.
         targets: Real, in any unit, broadcastable to `predictions`.
-        epsilon: A scalar, at least 0: the least squared length to divide by. 0.0 as in
+        epsilon: Scalar, at least 0, a lower bound for each squared length. 0.0 as in
             optax.
-        axis: The feature axis or axes; None takes all.
-        where: Boolean mask, broadcastable to the per-example loss; False entries count
-            nowhere ([conventions][]). A mask of the rank of
-            `predictions` drops single features.
-        weights: Real weights, broadcastable to the per-example loss ([conventions][]).
-        reduction: "none" for the per-example losses, "sum" for their weighted sum,
-            "mean" for their weighted mean ([conventions][]).
+        axis: The feature axis or axes; None means all axes.
+        where: Boolean mask; False entries are excluded. A mask of the rank of
+            `predictions` excludes single features.
+        weights: Real weights per example.
+        reduction: "none", "sum" or "mean" (weighted).
 
     Returns:
-        `[...]`, in [0, 2]; a scalar if reduced.
+        `[...]`, in [0, 2], and 1 for a zero vector; a scalar if reduced.
 
     Gradient:
-        The negative of that of `cosine_similarity`; 0 at a zero vector.
-
-    Numerics:
-        Computes in float32, or float64 if an input is float64; time and memory are
-        linear in the number of elements. Between unit vectors it is half their squared
-        distance, so that a distance of 1e-12 keeps digits. A zero vector has distance 1
-        from any. An empty or fully masked input has sum and mean 0.
-
-    Raises:
-        TypeError: If an input is not real, `predictions` not floating, or `where` not
-            boolean.
-        ValueError: If an input does not fit the shapes above, `epsilon` is negative, or
-            `reduction` is unknown.
+        The negative gradient of `cosine_similarity`; 0 at a zero vector.
 
     Example:
         >>> import jaxloss as jl
@@ -152,7 +125,7 @@ def cosine_distance(
 
 
 def _directions(predictions, targets, epsilon, axis, where, weights, reduction):
-    """Both arguments at unit length, checked and masked; by feature or by example."""
+    """Checks and masks both arguments, and scales them to unit length."""
     a, b = checks.real_arrays(predictions=predictions, targets=targets)
     every = tuple(range(a.ndim))
     axes = every if axis is None else checks.canonical_axes("axis", axis, a.ndim)
@@ -175,7 +148,7 @@ def _directions(predictions, targets, epsilon, axis, where, weights, reduction):
 
 
 def _one_minus_cosine(u, v, unit, axes):
-    """1 - <u, v>, between unit vectors as |u - v|²/2, which keeps small digits."""
+    """1 - <u, v>; for unit vectors |u - v|²/2, which is accurate near 0."""
     gap = u - v
     return jnp.where(
         unit, 0.5 * jnp.sum(gap * gap, axis=axes), 1 - jnp.sum(u * v, axis=axes)
@@ -194,7 +167,7 @@ def cosine_embedding_loss(
     weights: ArrayLike | None = None,
     reduction: Reduction = "none",
 ) -> jax.Array:
-    r"""Returns the loss of a pair by its angle: small if alike, large enough if not.
+    r"""Cosine embedding loss: small angles for like pairs, large ones for unlike pairs.
 
     Choose it over `cosine_distance` where some pairs should be far apart.
 
@@ -206,35 +179,22 @@ def cosine_embedding_loss(
     Args:
         x1: Floating, `[..., D]`, in any unit.
         x2: Real, in any unit, broadcastable to `x1`.
-        targets: Real, broadcastable to `[...]`: 1 for a pair that belongs together, -1
-            for one that does not.
-        margin: In [-1, 1], the cosine up to which an unlike pair costs nothing. 0.0 as
-            in PyTorch.
+        targets: Real, broadcastable to `[...]`: 1 for a like pair, -1 for an unlike
+            pair.
+        margin: In [-1, 1], broadcastable to `[...]`, the cosine up to which an unlike
+            pair has loss 0. 0.0 as in PyTorch.
         axis: The feature axis.
-        where: Boolean mask, broadcastable to the per-example loss; False entries count
-            nowhere ([conventions][]).
-        weights: Real weights, broadcastable to the per-example loss ([conventions][]).
-        reduction: "none" for the per-example losses, "sum" for their weighted sum,
-            "mean" for their weighted mean ([conventions][]).
+        where: Boolean mask; False entries are excluded.
+        weights: Real weights per example.
+        reduction: "none", "sum" or "mean" (weighted).
 
     Returns:
-        `[...]`, in [0, 2]; a scalar if reduced.
+        `[...]`, in [0, 2]; a scalar if reduced. The cosine of a zero vector is 0.
 
     Gradient:
-        That of the cosine, negated for target 1, for `x1` and `x2`; -1 for `margin`
-        where an unlike pair costs something. At the margin itself it is that of the
-        cosine, as in PyTorch; 0 at a zero vector. None for `targets`.
-
-    Numerics:
-        Computes in float32, or float64 if an input is float64; time and memory are
-        linear in the number of elements. Lengths of 1e-30 and 1e30 are right, a zero
-        vector has cosine 0. A target other than 1 and -1 gives NaN, and raises under
-        `checkify`. An empty or fully masked input has sum and mean 0.
-
-    Raises:
-        TypeError: If an input is not real, `x1` not floating, or `where` not boolean.
-        ValueError: If an input does not fit the shapes above, `margin` is not in
-            [-1, 1], or `reduction` is unknown.
+        For `x1` and `x2`, the gradient of the cosine for an unlike pair with positive
+        loss or at the kink, as in PyTorch, and its negative for a like pair; 0 at a
+        zero vector. For `margin`, -1 for the same unlike pairs. None for `targets`.
 
     Example:
         >>> import jaxloss as jl

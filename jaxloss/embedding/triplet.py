@@ -35,7 +35,7 @@ def margin_ranking_loss(
     weights: ArrayLike | None = None,
     reduction: Reduction = "none",
 ) -> jax.Array:
-    r"""Returns how far a pair of scores falls short of its order by a margin.
+    r"""Margin ranking loss: how far two scores fall short of their order by a margin.
 
     Choose it over `ranking_softmax_loss` where the data are ordered pairs, not lists.
 
@@ -45,29 +45,19 @@ def margin_ranking_loss(
         x1: Floating, `[...]`, a score in any unit.
         x2: Real, in the same unit, broadcastable to `x1`.
         targets: Real, broadcastable to `x1`: 1 if `x1` should rank higher, -1 if `x2`.
-        margin: Real, in the unit of the scores, by how much. 0.0 as in PyTorch.
-        where: Boolean mask, broadcastable to the per-example loss; False entries count
-            nowhere ([conventions][]).
-        weights: Real weights, broadcastable to the per-example loss ([conventions][]).
-        reduction: "none" for the per-example losses, "sum" for their weighted sum,
-            "mean" for their weighted mean ([conventions][]).
+            Any other value follows the formula, and `checkify` reports it.
+        margin: Real, in the unit of the scores, broadcastable to `x1`. 0.0 as in
+            PyTorch.
+        where: Boolean mask; False entries are excluded.
+        weights: Real weights per example.
+        reduction: "none", "sum" or "mean" (weighted).
 
     Returns:
         `[...]`, at least 0; a scalar if reduced.
 
     Gradient:
-        Where the loss is positive, and at the kink as in PyTorch, -targets for `x1`,
-        targets for `x2`, 1 for `margin` and $x_2 - x_1$ for `targets`; 0 elsewhere.
-
-    Numerics:
-        Computes in float32, or float64 if an input is float64; time and memory are
-        linear in the number of elements. What rounding took from the difference is put
-        back. An empty or fully masked input has sum and mean 0. A target other than 1
-        and -1 is an error in the data: it raises under `checkify`.
-
-    Raises:
-        TypeError: If an input is not real, `x1` not floating, or `where` not boolean.
-        ValueError: If an input does not broadcast to `x1` or `reduction` is unknown.
+        Where the loss is positive, and at the kink as in PyTorch: -targets for `x1`,
+        targets for `x2`, 1 for `margin` and $x_2 - x_1$ for `targets`. 0 elsewhere.
 
     Example:
         >>> import jaxloss as jl
@@ -102,10 +92,10 @@ def triplet_margin_loss(
     weights: ArrayLike | None = None,
     reduction: Reduction = "none",
 ) -> jax.Array:
-    r"""Returns how far a positive falls short of being nearer than a negative.
+    r"""Triplet margin loss: a positive should be nearer than a negative by a margin.
 
-    Choose it over `ntxent` where the triplets are chosen by hand or mined;
-    `triplet_margin_with_distance_loss` takes a distance of your own.
+    Choose it over `ntxent` where the triplets are chosen by hand or mined. For a
+    distance of your own, use `triplet_margin_with_distance_loss`.
 
     With $d(x, y) = (\sum_i \lvert x_i - y_i \rvert^p + \text{eps})^{1/p}$, $p$ the
     degree of the norm:
@@ -118,38 +108,25 @@ def triplet_margin_loss(
         positives: Real, in the same unit, broadcastable to `anchors`.
         negatives: Real, in the same unit, broadcastable to `anchors`.
         axis: The feature axis.
-        norm_degree: Above 0, the degree of the norm; inf for the largest component. 2
+        norm_degree: Above 0, the degree of the norm; inf takes the largest component. 2
             as in optax.
         margin: Real, in the unit of the distance, broadcastable to `[...]`. 1.0 as in
             optax.
-        eps: A scalar, at least 0, added to the sum of powers. 1e-6 as in optax.
-        swap: Whether the negative's distance is taken from the positive where that is
-            nearer (distance swap). False as in PyTorch.
-        where: Boolean mask, broadcastable to the per-example loss; False entries count
-            nowhere ([conventions][]).
-        weights: Real weights, broadcastable to the per-example loss ([conventions][]).
-        reduction: "none" for the per-example losses, "sum" for their weighted sum,
-            "mean" for their weighted mean ([conventions][]).
+        eps: Scalar, at least 0, added to the sum of powers. 1e-6 as in optax.
+        swap: Whether to replace the distance of anchor and negative by the distance of
+            positive and negative where that is smaller (distance swap). False as in
+            PyTorch.
+        where: Boolean mask; False entries are excluded.
+        weights: Real weights per example.
+        reduction: "none", "sum" or "mean" (weighted).
 
     Returns:
         `[...]`, at least 0; a scalar if reduced.
 
     Gradient:
-        Where the loss is positive, and at the kink as in PyTorch, the difference of the
-        distances' gradients for the vectors, 1 for `margin`, and the distances' own for
-        `norm_degree` and `eps`. A distance of 0 has gradient 0.
-
-    Numerics:
-        Computes in float32, or float64 if an input is float64; time and memory are
-        linear in the number of elements. Lengths of 1e-30 and 1e30 are right, as
-        differences are scaled before they are raised to a power, for `norm_degree` 2 if
-        any square needs it. An empty or fully masked input has sum and mean 0.
-
-    Raises:
-        TypeError: If an input is not real, `anchors` not floating, or `where` not
-            boolean.
-        ValueError: If an input does not fit the shapes above, `norm_degree` is not
-            positive, `eps` is negative, or `reduction` is unknown.
+        Where the loss is positive, and at the kink as in PyTorch: the gradient of the
+        difference of the two distances, for the vectors, `norm_degree` and `eps`, and 1
+        for `margin`. 0 elsewhere. A distance of 0 has gradient 0.
 
     Example:
         >>> import jaxloss as jl
@@ -197,10 +174,10 @@ def triplet_margin_with_distance_loss(
     weights: ArrayLike | None = None,
     reduction: Reduction = "none",
 ) -> jax.Array:
-    r"""Returns the triplet margin loss under a distance of your own.
+    r"""Triplet margin loss with a distance function of your own.
 
-    Choose it over `triplet_margin_loss` where the distance is no norm: a cosine, a
-    divergence, a learned one.
+    Choose it over `triplet_margin_loss` where the distance is not a norm: a cosine, a
+    divergence, a learned distance.
 
     With $d$ the distance function:
 
@@ -211,35 +188,29 @@ def triplet_margin_with_distance_loss(
         anchors: Floating, `[..., D]`, in any unit; an example may have several axes.
         positives: Real, in the same unit, broadcastable to `anchors`.
         negatives: Real, in the same unit, broadcastable to `anchors`.
-        distance_fn: Takes two arrays of the shape of `anchors` and returns their
-            distances `[...]`, the trailing axes gone. Differentiable, in JAX.
+        distance_fn: Differentiable JAX function of two arrays of the shape of `anchors`
+            that returns their distances `[...]`, reducing trailing axes. It gets
+            excluded examples as vectors of 0.5.
         margin: Real, in the unit of the distance, broadcastable to `[...]`. 1.0 as in
             PyTorch.
-        swap: Whether the negative's distance is taken from the positive where that is
-            nearer (distance swap). False as in PyTorch.
-        where: Boolean mask, broadcastable to the per-example loss; False entries count
-            nowhere ([conventions][]).
-        weights: Real weights, broadcastable to the per-example loss ([conventions][]).
-        reduction: "none" for the per-example losses, "sum" for their weighted sum,
-            "mean" for their weighted mean ([conventions][]).
+        swap: Whether to replace the distance of anchor and negative by the distance of
+            positive and negative where that is smaller (distance swap). False as in
+            PyTorch.
+        where: Boolean mask; False entries are excluded.
+        weights: Real weights per example.
+        reduction: "none", "sum" or "mean" (weighted).
 
     Returns:
         `[...]`, at least 0; a scalar if reduced.
 
     Gradient:
-        Where the loss is positive, and at the kink as in PyTorch, the difference of the
-        distances' gradients, as JAX takes them of `distance_fn`, and 1 for `margin`.
-
-    Numerics:
-        Computes in float32, or float64 if an input is float64, and as accurately as
-        `distance_fn` does. Masked examples reach it as vectors of 0.5. An empty or
-        fully masked input has sum and mean 0.
+        Where the loss is positive, and at the kink as in PyTorch: the gradient of the
+        difference of the two distances, by differentiating `distance_fn`, and 1 for
+        `margin`. 0 elsewhere.
 
     Raises:
-        TypeError: If an input is not real, `anchors` not floating, `distance_fn` not
-            callable, or `where` not boolean.
-        ValueError: If an input does not fit the shapes above, `distance_fn` does not
-            reduce trailing axes, or `reduction` is unknown.
+        TypeError: If `distance_fn` is not callable.
+        ValueError: If `distance_fn` does not reduce trailing axes.
 
     Example:
         >>> import jaxloss as jl
@@ -274,7 +245,7 @@ def triplet_margin_with_distance_loss(
 
 
 def _triplet(a, p, n, axes, distance, margin, swap, where, weights, reduction):
-    """max(d(a, p) - d(a, n) + margin, 0), with d(p, n) for d(a, n) if it is nearer."""
+    """max(d(a, p) - d(a, n) + margin, 0); `swap` takes min(d(a, n), d(p, n))."""
     batch = tuple(n for i, n in enumerate(a.shape) if i not in axes)
     margin = per_example("margin", margin, batch, a.dtype)
     tail = checks.tail(where, weights, reduction, shape=batch, dtype=a.dtype)
@@ -288,10 +259,10 @@ def _triplet(a, p, n, axes, distance, margin, swap, where, weights, reduction):
 
 
 def _distance(x, y, axis, degree, eps):
-    """(Σ |x - y|^degree + eps)^(1/degree), scaled by its largest term.
+    """(Σ |x - y|^degree + eps)^(1/degree), with all terms divided by the largest.
 
-    The scale is a constant that the result does not depend on. Where all terms are 0
-    the distance is 0, and so is its gradient.
+    The result does not depend on that divisor, so its gradient is stopped. Where all
+    terms are 0 the distance is 0, and so is its gradient.
     """
     if isinstance(degree, int | float) and degree == 2:
         eps = checks.broadcast_to(eps, jnp.sum(x, axis=axis))
@@ -313,15 +284,17 @@ def _distance(x, y, axis, degree, eps):
     return jnp.where(jnp.isinf(largest), jnp.inf, distance)
 
 
-# d = (Σ (x - y)² + eps)^(1/2), and d d/dx = (x - y)/d, 0 at d = 0. Only where a sum of
-# squares of the batch leaves the range of floating point all of them are scaled, for
-# two more passes over the vectors. The sum and the slope each read x and y and write no
-# difference for the other: two forms of it, since XLA writes what they share.
+# d = (Σ (x - y)² + eps)^(1/2) and ∂d/∂x = (x - y)/d, which is taken as 0 at d = 0. The
+# vectors are scaled before they are squared, at the cost of two more passes over them,
+# only if some sum of squares in the batch would overflow or underflow.
+# The forward rule uses y - x and the backward rule x - y on purpose: XLA for CPU would
+# store a difference that both passes share, one more array of the vectors' size.
 def _euclidean_forward(x, y, eps, *, axis):
     gap = y - x
     total = jnp.sum(gap * gap, axis=axis) + eps
     info = jnp.finfo(x.dtype)
-    # Of this size a sum does not miss the squares that underflow.
+    # The squares that underflow lose at most D · tiny together: less than eps / 8 of a
+    # sum above `least`.
     least = 8 * x.shape[axis] * float(info.tiny / info.eps)
     d = jax.lax.cond(
         jnp.all((total > least) & jnp.isfinite(total)),
@@ -332,7 +305,7 @@ def _euclidean_forward(x, y, eps, *, axis):
 
 
 def _scaled_distance(x, y, eps, axis):
-    """The distance over the whole range; its scale is a largest difference."""
+    """The distance over the whole floating-point range, by scaling each vector."""
     largest = jnp.max(jnp.maximum(x, y) - jnp.minimum(x, y), axis=axis, initial=0)
     root = jnp.sqrt(eps)
     scale = scale_of(jnp.maximum(largest, root))
@@ -346,7 +319,8 @@ def _euclidean_backward(residuals, cotangent, *, axis):
     x, y, eps = residuals
     d = _euclidean(x, y, eps, axis=axis)
     d = jnp.where(d == 0, 1, d)
-    # XLA multiplies by 1/d, which has to be at least the smallest normal number.
+    # XLA turns the division into a product with 1/d, which for d > 8.5e37 is subnormal
+    # and flushed to 0. With k the divisor stays below that.
     k = jnp.where(d > 1, 0.25, 1)
     unit = ((x - y) * jnp.expand_dims(k, axis)) / jnp.expand_dims(k * d, axis)
     slope = jnp.expand_dims(cotangent, axis) * unit
