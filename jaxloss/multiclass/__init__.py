@@ -1,3 +1,3 @@
-"""Multiclass losses: a class axis of logits, scores or log-probabilities."""
+"""Multiclass losses of logits, scores or log-probabilities with a class axis."""
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Dense and smoothed labels."""
+"""Arguments of losses with dense labels, and label smoothing."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from jaxloss._core.devices import class_count, sum_over_devices
 
 
 def dense_arguments(logits, labels, axis, where, weights, reduction, name="logits"):
-    """Logits, or scores, and dense labels of one shape, checked and masked."""
+    """Checked and masked logits (or scores) and dense labels, in the same shape."""
     if axis is None:
         axis = tuple(range(checks.to_array(name, logits).ndim))
     logits, axes = checks.class_array(name, logits, axis)
@@ -25,7 +25,7 @@ def dense_arguments(logits, labels, axis, where, weights, reduction, name="logit
 
 
 def smooth(labels, label_smoothing, examples):
-    """Mixes the labels with the uniform distribution over the classes that count."""
+    """Mixes the labels with the uniform distribution over the classes not excluded."""
     if is_zero(label_smoothing):
         return labels
     axes, classes, axis_name = examples.axes, examples.classes, examples.axis_name
@@ -40,5 +40,5 @@ def smooth(labels, label_smoothing, examples):
 
 
 def is_zero(parameter):
-    """Whether a parameter is a Python 0, its term absent from the program."""
+    """Whether a parameter is a Python 0, so that its term can be left out."""
     return isinstance(parameter, int | float) and parameter == 0

@@ -1,4 +1,4 @@
-"""Scores with a class axis, and class labels."""
+"""Arguments of losses that compare scores `[..., C]`, and helpers for them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from jaxloss._core.softmax import is_class, pick, widen
 
 
 def score_arguments(scores, labels, where, weights, reduction):
-    """Scores in float32 or wider and class labels, checked and masked."""
+    """Checked and masked class labels and scores, the scores in float32 or float64."""
     scores, (axis,) = checks.class_array("scores", scores, -1)
     scores, labels, examples = integer_arguments(
         "scores", scores, labels, axis, where, weights, reduction
@@ -19,16 +19,16 @@ def score_arguments(scores, labels, where, weights, reduction):
 
 
 def own_score(scores, labels):
-    """The label's score, NaN for a label that is no class."""
+    """The label's score; NaN where the label is out of range."""
     own = pick(scores, labels, axis=scores.ndim - 1)
     return jnp.where(is_class(scores, labels, scores.ndim - 1), own, jnp.nan)
 
 
 def count_classes(classes, scores):
-    """How many classes count for each example, [..., 1], or one number for all.
+    """The number of classes not excluded: [..., 1], or an int without a class mask.
 
-    To divide by before the sum over the classes, which may be inf where the mean is
-    not.
+    Divide by it before the sum over the classes: the sum may overflow where the mean is
+    finite.
     """
     if classes is None:
         return scores.shape[-1]

@@ -1,4 +1,4 @@
-"""Cross entropies of a class axis of logits."""
+"""Softmax cross entropies of logits with a class axis."""
 
 from __future__ import annotations
 
@@ -42,14 +42,14 @@ def softmax_cross_entropy(
     weights: ArrayLike | None = None,
     reduction: Reduction = "none",
 ) -> jax.Array:
-    r"""Returns the cross entropy of label distributions and softmax(logits).
+    r"""Softmax cross entropy of label distributions.
 
-    Choose it for soft labels, a probability for each class. For one right class an
-    example `softmax_cross_entropy_with_integer_labels` is faster and takes no one-hot
+    Choose it for soft labels: one probability per class. For one correct class per
+    example, `softmax_cross_entropy_with_integer_labels` is faster and needs no one-hot
     array.
 
-    With $q_j$ the labels, mixed with `label_smoothing` and times their `class_weights`,
-    and $x_j$ the logits:
+    With $x$ the logits and $q$ the labels after `label_smoothing`, times
+    `class_weights`:
 
     $$ \sum_j q_j \left( \log \sum_k e^{x_k} - x_j \right)
     + \text{z} \left( \log \sum_k e^{x_k} \right)^2 $$
@@ -59,45 +59,31 @@ def softmax_cross_entropy(
     Args:
         logits: Floating, `[..., C]` with the classes along `axis`, unnormalised
             log-probabilities.
-        labels: Real, at least 0, broadcastable to `logits`; a sum other than 1 is taken
-            as it is.
+        labels: Real, at least 0, broadcastable to `logits`. They need not sum to 1 and
+            are not normalised.
         axis: The class axis, or a tuple of axes that share one distribution; None for
             all axes.
-        where: Boolean mask, broadcastable to the per-example loss; False entries count
-            nowhere ([conventions][]). A mask of the rank of `logits` drops single
-            classes.
-        class_weights: Real, `[C]` (one size an axis for a tuple), what each class
-            counts for. None counts each 1. The mean is not divided by them, as in
-            PyTorch.
-        label_smoothing: In [0, 1], a scalar, the share of each label that is spread
-            evenly over the classes.
-        z_loss: A scalar, the weight of the squared log-sum-exp, which keeps the logits
+        where: Boolean mask; False entries are excluded. A mask of the rank of `logits`
+            excludes single classes.
+        class_weights: Real, `[C]` (one size per axis for a tuple), a factor per class.
+            None means 1. As in PyTorch, the mean does not divide by them.
+        label_smoothing: Scalar in [0, 1], the share of each label that is spread evenly
+            over the classes.
+        z_loss: Scalar, the weight of the squared log-sum-exp, which keeps the logits
             from drifting; 1e-4 is common for language models.
-        weights: Real weights, broadcastable to the per-example loss ([conventions][]).
-        reduction: "none" for the per-example losses, "sum" for their weighted sum,
-            "mean" for their weighted mean ([conventions][]).
+        weights: Real weights per example.
+        reduction: "none", "sum" or "mean" (weighted).
 
     Returns:
-        `[...]`, in nats, at least 0 for labels that are; a scalar if reduced.
+        `[...]`, in nats, at least 0 for nonnegative labels; a scalar if reduced.
 
     Gradient:
         With $p$ the softmax and $Q = \sum_j q_j$: $Q\,p_j - q_j$ for `logits` (plus
-        $2\,\text{z}\,p_j \log \sum_k e^{x_k}$), $-\log p_j$ for `labels`; every other
-        real argument receives its own too, all smooth.
-
-    Numerics:
-        Computes in float32, or float64 if `logits` or `labels` are float64; time and
-        memory are linear in the number of elements. An empty or fully masked input has
-        sum and mean 0. The largest class is left out of the sum of exponentials: a loss
-        of 1e-20 keeps its digits. A logit of -inf has probability and gradient 0; a
-        label of 0 there adds 0, another gives inf. A NaN or +inf logit gives NaN.
+        $2\,\text{z}\,p_j \log \sum_k e^{x_k}$) and $-\log p_j$ for $q_j$. Smooth, also
+        in `class_weights`, `label_smoothing` and `z_loss`.
 
     Raises:
-        TypeError: If `logits` is not floating, another input not real, or `where` not
-            boolean.
-        ValueError: If an input does not fit the shapes above, `axis` names no axis, or
-            one twice, there is no class, `label_smoothing` lies outside [0, 1], or
-            `reduction` is unknown.
+        ValueError: If `label_smoothing` lies outside [0, 1].
 
     Example:
         >>> import jaxloss as jl
@@ -125,7 +111,7 @@ def softmax_cross_entropy(
     if class_weights is not None:
         scale = class_weight_array(class_weights, logits, examples)
         labels = labels * examples.share(scale, labels)
-    logits, labels = _shared(logits, z_loss), examples.guard(labels)
+    logits, labels = _widen_for_two_terms(logits, z_loss), examples.guard(labels)
     loss = soft_cross_entropy(logits, labels, axis=examples.axes)
     loss = loss + _z_loss(logits, z_loss, examples)
     return examples.tail.reduce(loss)
@@ -144,67 +130,10 @@ def safe_softmax_cross_entropy(
     weights: ArrayLike | None = None,
     reduction: Reduction = "none",
 ) -> jax.Array:
-    r"""Returns softmax_cross_entropy, under the name that optax gives its safe variant.
+    """Softmax cross entropy under the name of optax's variant for logits of -inf.
 
-    Choose `softmax_cross_entropy` in new code: here the two are one function, and both
-    are safe at logits of -inf.
-
-    With $q_j$ the labels, mixed with `label_smoothing` and times their `class_weights`,
-    and $x_j$ the logits:
-
-    $$ \sum_j q_j \left( \log \sum_k e^{x_k} - x_j \right)
-    + \text{z} \left( \log \sum_k e^{x_k} \right)^2 $$
-
-    where $\text{z}$ is `z_loss`.
-
-    Args:
-        logits: Floating, `[..., C]` with the classes along `axis`, unnormalised
-            log-probabilities.
-        labels: Real, at least 0, broadcastable to `logits`; a sum other than 1 is taken
-            as it is.
-        axis: The class axis, or a tuple of axes that share one distribution; None for
-            all axes.
-        where: Boolean mask, broadcastable to the per-example loss; False entries count
-            nowhere ([conventions][]). A mask of the rank of `logits` drops single
-            classes.
-        class_weights: Real, `[C]` (one size an axis for a tuple), what each class
-            counts for. None counts each 1. The mean is not divided by them, as in
-            PyTorch.
-        label_smoothing: In [0, 1], a scalar, the share of each label that is spread
-            evenly over the classes.
-        z_loss: A scalar, the weight of the squared log-sum-exp.
-        weights: Real weights, broadcastable to the per-example loss ([conventions][]).
-        reduction: "none" for the per-example losses, "sum" for their weighted sum,
-            "mean" for their weighted mean ([conventions][]).
-
-    Returns:
-        `[...]`, in nats, at least 0 for labels that are; a scalar if reduced.
-
-    Gradient:
-        That of `softmax_cross_entropy`.
-
-    Numerics:
-        Computes in float32, or float64 if `logits` or `labels` are float64; time and
-        memory are linear in the number of elements. An empty or fully masked input has
-        sum and mean 0. A logit of -inf has probability and gradient 0; a label of 0
-        there adds 0, another gives inf.
-
-    Raises:
-        TypeError: If `logits` is not floating, another input not real, or `where` not
-            boolean.
-        ValueError: If an input does not fit the shapes above, `axis` names no axis, or
-            one twice, there is no class, `label_smoothing` lies outside [0, 1], or
-            `reduction` is unknown.
-
-    Example:
-        >>> import jaxloss as jl
-        >>> logits = [0.0, 0.0, float("-inf")]
-        >>> print(f"{jl.safe_softmax_cross_entropy(logits, [0.5, 0.5, 0.0]):.4f}")
-        0.6931
-
-    References:
-        Optax, "Losses", `safe_softmax_cross_entropy`,
-        https://optax.readthedocs.io/en/latest/api/losses.html
+    An alias of `softmax_cross_entropy`, which is itself safe at logits of -inf. It lets
+    code written for optax run unchanged.
     """
     return softmax_cross_entropy(
         logits,
@@ -234,18 +163,18 @@ def softmax_cross_entropy_with_integer_labels(
     weights: ArrayLike | None = None,
     reduction: Reduction = "none",
 ) -> jax.Array:
-    r"""Returns the cross entropy of class labels and softmax(logits).
+    r"""Softmax cross entropy of integer class labels.
 
-    Choose it for one right class an example, next-token prediction included. It needs
+    Choose it for one correct class per example, such as next-token prediction. It needs
     no one-hot array; `softmax_cross_entropy` takes soft labels.
 
-    With $y$ the label, $x_j$ the logits and $w_y$ its class weight:
+    With $x$ the logits, $y$ the label and $w$ the `class_weights`:
 
     $$ w_y \left( \log \sum_j e^{x_j} - x_y \right)
     + \text{z} \left( \log \sum_j e^{x_j} \right)^2 $$
 
-    where $\text{z}$ is `z_loss`. With `label_smoothing` $a$, every class $j$ takes part
-    with the weight $w_j\,((1 - a)\,[j = y] + a / C)$ in place of $w_y\,[j = y]$.
+    where $\text{z}$ is `z_loss`. With `label_smoothing` $a$, the first term becomes a
+    sum over all classes $j$, with factors $w_j\,((1 - a)\,[j = y] + a / C)$.
 
     Args:
         logits: Floating, `[..., C]` with the classes along `axis`, unnormalised
@@ -253,48 +182,35 @@ def softmax_cross_entropy_with_integer_labels(
         labels: Integer, in [0, C), broadcastable to `[...]`.
         axis: The class axis, or a tuple of axes that share one distribution; a label is
             then the flat index into them, in the tuple's order.
-        where: Boolean mask, broadcastable to the per-example loss; False entries count
-            nowhere ([conventions][]). A mask of the rank of `logits` drops single
-            classes.
-        class_weights: Real, `[C]`, what each class counts for. None counts each 1.
-            "mean" divides by the sum of class_weights[label], as in PyTorch.
-        label_smoothing: In [0, 1], a scalar, the share of each label that is spread
-            evenly over the classes.
-        z_loss: A scalar, the weight of the squared log-sum-exp, which keeps the logits
+        where: Boolean mask; False entries are excluded. A mask of the rank of `logits`
+            excludes single classes.
+        class_weights: Real, `[C]`, a factor per class; None means 1. As in PyTorch,
+            "mean" divides by the sum of `class_weights[label]`.
+        label_smoothing: Scalar in [0, 1], the share of each label that is spread evenly
+            over the classes.
+        z_loss: Scalar, the weight of the squared log-sum-exp, which keeps the logits
             from drifting; 1e-4 is common for language models.
-        ignore_index: Python int, in [0, C) or not: examples with this label count
-            nowhere. None, unlike PyTorch's -100, ignores no label.
+        ignore_index: Python int, possibly outside [0, C). Examples with this label are
+            excluded. None ignores no label (PyTorch's default is -100).
         axis_name: Inside `jax.shard_map`, the mesh axis over which the classes are
-            split: `logits`, `class_weights` and a mask of classes hold each device's
-            own, in the order of the devices, and `labels` stay in [0, C) of all. Only
-            numbers an example cross the network, and none for the gradient of `logits`.
-            Under plain `jit` a sharded class axis needs no name.
-        weights: Real weights, broadcastable to the per-example loss ([conventions][]).
-        reduction: "none" for the per-example losses, "sum" for their weighted sum,
-            "mean" for their weighted mean ([conventions][]).
+            split. `logits`, `class_weights` and a mask of classes then hold the classes
+            of one device; `labels` index all classes, in the order of the devices.
+            Devices exchange a few scalars per example; the gradient of `logits` needs
+            no communication. Under plain `jit`, a sharded class axis needs no name.
+        weights: Real weights per example.
+        reduction: "none", "sum" or "mean" (weighted).
 
     Returns:
         `[...]`, in nats, at least 0; a scalar if reduced.
 
     Gradient:
-        With $p$ the softmax: $w_y\,(p_j - [j = y])$ for `logits` (plus
-        $2\,\text{z}\,p_j \log \sum_k e^{x_k}$). `class_weights`, `label_smoothing` and
-        `z_loss` receive theirs too, all smooth; `labels` none.
-
-    Numerics:
-        Computes in float32, or float64 if `logits` are float64; time and memory are
-        linear in the number of elements. An empty or fully masked input has sum and
-        mean 0. The label is left out of the sum of exponentials: a loss of 1e-20 keeps
-        its digits. A logit of -inf has probability and gradient 0, and as the label's
-        own gives inf. A label outside [0, C) gives NaN, and raises under `checkify`; a
-        NaN or +inf logit gives NaN.
+        With $p$ the softmax, without smoothing: $w_y\,(p_j - [j = y])$ for `logits`
+        (plus $2\,\text{z}\,p_j \log \sum_k e^{x_k}$). Smooth, also in `class_weights`,
+        `label_smoothing` and `z_loss`.
 
     Raises:
-        TypeError: If `logits` is not floating, `labels` is not integer, another input
-            not real, or `where` not boolean.
-        ValueError: If an input does not fit the shapes above, `axis` names no axis, or
-            one twice, there is no class, `label_smoothing` lies outside [0, 1],
-            `logits` are not split over `axis_name`, or `reduction` is unknown.
+        ValueError: If `label_smoothing` lies outside [0, 1], or `logits` are not split
+            over `axis_name`.
 
     Example:
         >>> import jaxloss as jl
@@ -329,7 +245,7 @@ def softmax_cross_entropy_with_integer_labels(
         ignore_index,
         axis_name,
     )
-    logits = _shared(logits, z_loss)
+    logits = _widen_for_two_terms(logits, z_loss)
     scale = mass = None
     if class_weights is not None:
         scale = class_weight_array(class_weights, logits, examples)
@@ -350,7 +266,7 @@ def softmax_cross_entropy_with_integer_labels(
 
 
 def _z_loss(logits, z_loss, examples):
-    """z_loss · log(Σ exp(logits))²; a plain 0, no pass over the logits, if not used."""
+    """`z_loss` times the squared log-sum-exp; for a Python 0 it reads no logits."""
     if is_zero(z_loss):
         return 0
     factor = checks.scalar("z_loss", z_loss, examples.dtype)
@@ -361,6 +277,6 @@ def _z_loss(logits, z_loss, examples):
     return factor * log_normalizer * log_normalizer
 
 
-def _shared(logits, z_loss):
-    """Logits that two terms take, widened once so that the gradient is rounded once."""
+def _widen_for_two_terms(logits, z_loss):
+    """Widens logits that two terms read, so that their summed gradient rounds once."""
     return logits if is_zero(z_loss) else widen(logits)

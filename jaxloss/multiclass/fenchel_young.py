@@ -1,4 +1,4 @@
-"""Losses that a convex function of the scores makes: sparsemax, and any other."""
+"""Fenchel-Young losses: sparsemax, and the loss of any regularised maximum."""
 
 from __future__ import annotations
 
@@ -28,45 +28,35 @@ def multiclass_sparsemax_loss(
     weights: ArrayLike | None = None,
     reduction: Reduction = "none",
 ) -> jax.Array:
-    r"""Returns the sparsemax loss, whose probabilities reach exactly zero.
+    r"""Multiclass sparsemax loss, whose probabilities can be exactly zero.
 
-    Choose it over `softmax_cross_entropy_with_integer_labels` where a clear decision
-    should cost exactly 0. `sparsemax_loss` is the binary one.
+    Choose it over `softmax_cross_entropy_with_integer_labels` where an example should
+    cost exactly 0 once the label's score leads by 1. `sparsemax_loss` is the binary
+    case.
 
-    With $s$ the scores, $y$ the label and $q$ running over all distributions:
+    With $s$ the scores, $y$ the label and $q$ ranging over all distributions:
 
     $$ \max_q \left( \sum_j q_j\,s_j - \frac{1}{2} \sum_j q_j^2 \right)
     - s_y + \frac{1}{2} $$
 
     Args:
-        scores: Floating, `[..., C]`, of which the largest is the decision.
+        scores: Floating, `[..., C]`; the class of the largest is the decision.
         labels: Integer, in [0, C), broadcastable to `[...]`.
-        where: Boolean mask, broadcastable to the per-example loss; False entries count
-            nowhere ([conventions][]). A mask of the rank of `scores` drops single
-            classes.
-        weights: Real weights, broadcastable to the per-example loss ([conventions][]).
-        reduction: "none" for the per-example losses, "sum" for their weighted sum,
-            "mean" for their weighted mean ([conventions][]).
+        where: Boolean mask; False entries are excluded. A mask of the rank of `scores`
+            excludes single classes.
+        weights: Real weights per example.
+        reduction: "none", "sum" or "mean" (weighted).
 
     Returns:
         `[...]`, at least 0; a scalar if reduced.
 
     Gradient:
-        $p_j - [j = y]$ for `scores`, $p$ being the distribution at which the maximum is
-        taken, the projection of the scores on the simplex; continuous, so that there is
-        no kink to decide. `labels` receive none.
+        $p_j - [j = y]$ for `scores`, where the distribution $p$ attains the maximum: it
+        is the Euclidean projection of the scores onto the simplex. Continuous, so there
+        is no kink.
 
     Numerics:
-        Computes in float32, or float64 if `scores` are float64; the sort takes time of
-        the order of C log C for an example. An empty or fully masked input has sum and
-        mean 0. A score of -inf has probability and gradient 0. A label outside [0, C)
-        gives NaN, and raises under `checkify`.
-
-    Raises:
-        TypeError: If `scores` is not floating, `labels` is not integer, another input
-            not real, or `where` not boolean.
-        ValueError: If an input does not fit the shapes above, there is no class, or
-            `reduction` is unknown.
+        The scores of each example are sorted, in time of order $C \log C$.
 
     Example:
         >>> import jaxloss as jl
@@ -86,47 +76,47 @@ def multiclass_sparsemax_loss(
     return examples.tail.reduce(loss)
 
 
-# With p the projection of the scores s on the simplex, p_j = max(s_j - τ, 0), and e the
-# label's corner, Σ p_j = 1 turns the definition (max_q <q, s> - |q|²/2) - (s_y - 1/2)
-# into a sum without cancellation,
+# Let p be the projection of the scores s onto the simplex, p_j = max(s_j - τ, 0), and e
+# the one-hot label. As Σ p_j = 1, (max_q <q, s> - |q|²/2) - (s_y - 1/2) equals
 #     f = |p - e|²/2 + max(τ - s_y, 0),   p_y - 1 = -Σ_{j != y} p_j,
-# whose gradient is p - e: τ moves with the mean of the scores in the support. With m a
-# largest score and the levels c_j = 1 - (m - s_j), a support of k classes has
-#     p_j = c_j - θ,   θ = Σ_{j not at m} c_j / k,
-# so that the smallest mass beside a class of nearly all keeps its digits.
+# without cancellation. By the envelope theorem its gradient is p - e. With i the first
+# class of the largest score m, and the levels c_j = 1 - (m - s_j), the k classes of the
+# support have
+#     p_j = c_j - θ,   θ = Σ_{j != i} c_j / k,   since c_i = 1 = Σ p_j.
+# So a small p_j keeps its digits even where one class has almost all the mass.
 def _sparsemax_forward(scores, labels, *, axis):
-    moved, beneath = _projection(scores, labels)
-    return 0.5 * jnp.sum(moved * moved, axis=axis) + beneath, (scores, labels)
+    gradient, deficit = _projection(scores, labels)
+    return 0.5 * jnp.sum(gradient * gradient, axis=axis) + deficit, (scores, labels)
 
 
 def _sparsemax_backward(residuals, cotangent, *, axis):
-    moved, _ = _projection(*residuals)
-    return jnp.expand_dims(cotangent, axis) * moved, None
+    gradient, _ = _projection(*residuals)
+    return jnp.expand_dims(cotangent, axis) * gradient, None
 
 
 _sparsemax = analytic(_sparsemax_forward, _sparsemax_backward)
 
 
 def _projection(scores, labels):
-    """p - e, and max(τ - s_y, 0)."""
+    """p - e, of shape [..., C], and max(τ - s_y, 0), of shape [...]."""
     axis = scores.ndim - 1
     top = jax.lax.stop_gradient(jnp.max(scores, axis=-1, keepdims=True))
-    gap, lost = two_difference(jnp.where(jnp.isneginf(top), 0, top), scores)
-    level = (1 - gap) - lost
+    gap, rounding = two_difference(jnp.where(jnp.isneginf(top), 0, top), scores)
+    level = (1 - gap) - rounding
     support = _support(jax.lax.stop_gradient(level)) & ~jnp.isneginf(scores)
     size = jnp.sum(support, axis=-1, keepdims=True, dtype=scores.dtype)
-    # At m, of which only the derivative counts.
+    # c_i - 1 = -gap is 0 at class i, but its derivative is not.
     others = jnp.where(at_label(scores, jnp.argmax(scores, -1), axis), -gap, level)
     others = jnp.where(support, others, 0)
     theta = jnp.sum(others, axis=-1, keepdims=True) / jnp.maximum(size, 1)
     own = at_label(scores, labels, axis)
     rest = jnp.where(support & ~own, level - theta, 0)
-    moved = jnp.where(own, -jnp.sum(rest, axis=-1, keepdims=True), rest)
-    return moved, relu(jnp.squeeze(theta, -1) - own_score(level, labels))
+    gradient = jnp.where(own, -jnp.sum(rest, axis=-1, keepdims=True), rest)
+    return gradient, relu(jnp.squeeze(theta, -1) - own_score(level, labels))
 
 
 def _support(level):
-    """The classes to which the projection on the simplex gives mass."""
+    """True at the classes that the projection onto the simplex gives positive mass."""
     ranked = jnp.flip(jnp.sort(level, axis=-1), axis=-1)
     ranks = jnp.arange(1, level.shape[-1] + 1, dtype=level.dtype)
     ranks = ranks.reshape((1,) * (level.ndim - 1) + (-1,))
@@ -138,38 +128,28 @@ def _support(level):
 def make_fenchel_young_loss(
     max_fun: Callable[..., jax.Array],
 ) -> Callable[..., jax.Array]:
-    r"""Returns the Fenchel-Young loss that belongs to a max function.
+    r"""Factory of Fenchel-Young losses, one for each regularised maximum `max_fun`.
 
     Choose it to make a loss for a prediction rule of your own: the maximum of scores
     plus a regulariser, over any set of outputs. With `jax.nn.logsumexp` it makes
-    `softmax_cross_entropy`, but for the labels' entropy.
+    `softmax_cross_entropy` for labels that sum to 1.
 
     With $s$ the scores, $t$ the targets and $f$ the `max_fun`:
 
     $$ f(s) - \sum_j t_j\,s_j $$
 
     Args:
-        max_fun: Takes the scores of one example, `[C]`, and what else the loss is
-            given, and returns a scalar: the regularised maximum.
+        max_fun: A function of one example's scores `[C]`, and of any further arguments
+            that the loss receives. It returns a scalar, the regularised maximum.
 
     Returns:
-        The loss `(scores, targets, *args, **kwargs)` of floating scores `[..., C]` and
-        targets that broadcast to them. It gives `[...]` and hands `args` and `kwargs`
-        on to `max_fun`; it has no mask, weights or reduction of its own.
+        The loss, a function `(scores, targets, *args, **kwargs)` of floating scores
+        `[..., C]` and targets that broadcast to them. It returns `[...]` and passes
+        `args` and `kwargs` on to `max_fun`. It has no mask, weights or reduction.
 
     Gradient:
-        $f'(s) - t$ for the scores, $f'$ being that of `max_fun`: its regularised
-        argmax. $-s$ for the targets.
-
-    Numerics:
-        The scores reach `max_fun` in float32, or float64 if they or the targets are
-        float64. A target of 0 at a score of -inf adds 0.
-
-    Raises:
-        TypeError: If the loss is given scores that are not floating, or targets that
-            are not real.
-        ValueError: If the loss is given scores without a class, or targets that do not
-            broadcast to them.
+        $\nabla f(s) - t$ for the scores and $-s$ for the targets. JAX differentiates
+        `max_fun` to obtain $\nabla f$, the regularised argmax.
 
     Example:
         >>> import jax
@@ -191,10 +171,10 @@ def make_fenchel_young_loss(
         scores = scores.astype(dtype)
         targets = jnp.broadcast_to(targets.astype(dtype), scores.shape)
 
-        def row(row_of_scores):
-            return max_fun(row_of_scores, *args, **kwargs)
+        def maximum_of_example(scores_of_example):
+            return max_fun(scores_of_example, *args, **kwargs)
 
-        maximum = jnp.vectorize(row, signature="(n)->()")(scores)
+        maximum = jnp.vectorize(maximum_of_example, signature="(n)->()")(scores)
         return maximum - jnp.sum(zero_safe_product(targets, scores), axis=-1)
 
     return fenchel_young_loss

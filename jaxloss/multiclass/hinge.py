@@ -1,4 +1,4 @@
-"""Margins between the label's score and those of other classes."""
+"""Margin losses: the label's score against the scores of the other classes."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ def multiclass_hinge_loss(
     weights: ArrayLike | None = None,
     reduction: Reduction = "none",
 ) -> jax.Array:
-    r"""Returns the hinge loss of the label's score against the best other one.
+    r"""Multiclass hinge loss: the label's score should lead the best other score by 1.
 
-    Choose it for the margin of a multiclass support vector machine. `multi_margin_loss`
-    charges every class that comes too close, `multiclass_perceptron_loss` asks for no
+    Choose it to train a multiclass support vector machine. `multi_margin_loss`
+    penalises every class that comes too close; `multiclass_perceptron_loss` requires no
     margin.
 
     With $s$ the scores and $y$ the label:
@@ -37,35 +37,19 @@ def multiclass_hinge_loss(
     $$ \max\left(0,\; 1 + \max_{j \ne y} s_j - s_y\right) $$
 
     Args:
-        scores: Floating, `[..., C]`, of which the largest is the decision.
+        scores: Floating, `[..., C]`; the class of the largest is the decision.
         labels: Integer, in [0, C), broadcastable to `[...]`.
-        where: Boolean mask, broadcastable to the per-example loss; False entries count
-            nowhere ([conventions][]). A mask of the rank of `scores` drops single
-            classes.
-        weights: Real weights, broadcastable to the per-example loss ([conventions][]).
-        reduction: "none" for the per-example losses, "sum" for their weighted sum,
-            "mean" for their weighted mean ([conventions][]).
+        where: Boolean mask; False entries are excluded. A mask of the rank of `scores`
+            excludes single classes.
+        weights: Real weights per example.
+        reduction: "none", "sum" or "mean" (weighted).
 
     Returns:
         `[...]`, at least 0; a scalar if reduced.
 
     Gradient:
         Where the loss is positive, -1 for `scores` at the label and 1 at the best other
-        class, shared evenly among equals; 0 elsewhere, the kink included. `labels`
-        receive none.
-
-    Numerics:
-        Computes in float32, or float64 if `scores` are float64; time and memory are
-        linear in the number of elements. An empty or fully masked input has sum and
-        mean 0. What rounding took from the difference is put back, so that small losses
-        keep their digits. A score of -inf is no rival. A label outside [0, C) gives
-        NaN, and raises under `checkify`.
-
-    Raises:
-        TypeError: If `scores` is not floating, `labels` is not integer, another input
-            not real, or `where` not boolean.
-        ValueError: If an input does not fit the shapes above, there is no class, or
-            `reduction` is unknown.
+        class, shared evenly among ties; 0 elsewhere, including the kink.
 
     Example:
         >>> import jaxloss as jl
@@ -80,8 +64,8 @@ def multiclass_hinge_loss(
     scores, labels, examples = score_arguments(
         scores, labels, where, weights, reduction
     )
-    lead, lost = _lead(scores, labels)
-    return examples.tail.reduce(relu((lead + 1) + lost))
+    lead, rounding = _lead(scores, labels)
+    return examples.tail.reduce(relu((lead + 1) + rounding))
 
 
 @public()
@@ -93,44 +77,30 @@ def multiclass_perceptron_loss(
     weights: ArrayLike | None = None,
     reduction: Reduction = "none",
 ) -> jax.Array:
-    r"""Returns what the label's score lacks to the best other one.
+    r"""Multiclass perceptron loss: how far the label falls below the best score.
 
-    Choose it where the right decision is enough; `multiclass_hinge_loss` also asks for
-    a margin.
+    Choose it where the correct decision is enough; `multiclass_hinge_loss` also
+    requires a margin.
 
     With $s$ the scores and $y$ the label:
 
     $$ \max\left(0,\; \max_{j \ne y} s_j - s_y\right) = \max_j s_j - s_y $$
 
     Args:
-        scores: Floating, `[..., C]`, of which the largest is the decision.
+        scores: Floating, `[..., C]`; the class of the largest is the decision.
         labels: Integer, in [0, C), broadcastable to `[...]`.
-        where: Boolean mask, broadcastable to the per-example loss; False entries count
-            nowhere ([conventions][]). A mask of the rank of `scores` drops single
-            classes.
-        weights: Real weights, broadcastable to the per-example loss ([conventions][]).
-        reduction: "none" for the per-example losses, "sum" for their weighted sum,
-            "mean" for their weighted mean ([conventions][]).
+        where: Boolean mask; False entries are excluded. A mask of the rank of `scores`
+            excludes single classes.
+        weights: Real weights per example.
+        reduction: "none", "sum" or "mean" (weighted).
 
     Returns:
         `[...]`, at least 0; a scalar if reduced.
 
     Gradient:
         Where the loss is positive, -1 for `scores` at the label and 1 at the best
-        class, shared evenly among equals; 0 elsewhere, a label that ties for the best
-        included. `labels` receive none.
-
-    Numerics:
-        Computes in float32, or float64 if `scores` are float64; time and memory are
-        linear in the number of elements. An empty or fully masked input has sum and
-        mean 0. A score of -inf is no rival. A label outside [0, C) gives NaN, and
-        raises under `checkify`.
-
-    Raises:
-        TypeError: If `scores` is not floating, `labels` is not integer, another input
-            not real, or `where` not boolean.
-        ValueError: If an input does not fit the shapes above, there is no class, or
-            `reduction` is unknown.
+        class, shared evenly among ties; 0 elsewhere, also where the label ties for the
+        best score.
 
     Example:
         >>> import jaxloss as jl
@@ -151,14 +121,16 @@ def multiclass_perceptron_loss(
 
 
 def _lead(scores, labels):
-    """How far the best wrong class is ahead of the label, and the rounding lost."""
+    """The best other score minus the label's score, and the rounding error of this."""
     hit = at_label(scores, labels, scores.ndim - 1)
     rival = jnp.max(jnp.where(hit, -jnp.inf, scores), axis=-1)
     own = own_score(scores, labels)
-    # Where the rival is impossible, so is the lead, whatever the label's own score.
-    beaten = jnp.isneginf(rival)
-    lead, lost = two_difference(jnp.where(beaten, 0, rival), jnp.where(beaten, 0, own))
-    return jnp.where(beaten & ~jnp.isnan(own), -jnp.inf, lead), lost
+    # If no other class is possible, the lead is -inf, even for a label's score of -inf.
+    unrivalled = jnp.isneginf(rival)
+    lead, rounding = two_difference(
+        jnp.where(unrivalled, 0, rival), jnp.where(unrivalled, 0, own)
+    )
+    return jnp.where(unrivalled & ~jnp.isnan(own), -jnp.inf, lead), rounding
 
 
 @public()
@@ -173,49 +145,37 @@ def multi_margin_loss(
     weights: ArrayLike | None = None,
     reduction: Reduction = "none",
 ) -> jax.Array:
-    r"""Returns the mean over the classes of each one's violation of the label's margin.
+    r"""Multi-margin loss: the mean over the classes of their violations of the margin.
 
-    Choose it over `multiclass_hinge_loss` where every class that comes too close should
-    count, not the closest alone.
+    Choose it over `multiclass_hinge_loss` to penalise every class that comes too close
+    to the label's score, not only the closest.
 
-    With $s$ the scores, $y$ the label and $w_y$ its class weight:
+    With $s$ the scores, $y$ the label and $w$ the `class_weights`:
 
     $$ \frac{w_y}{C} \sum_{j \ne y} \max(0,\; \text{margin} - s_y + s_j)^p $$
 
     Args:
-        scores: Floating, `[..., C]`, of which the largest is the decision.
+        scores: Floating, `[..., C]`; the class of the largest is the decision.
         labels: Integer, in [0, C), broadcastable to `[...]`.
         p: 1 or 2, the power of each violation. 1 as in PyTorch.
-        margin: A scalar, by how much the label's score should lead. 1.0 as in PyTorch.
-        class_weights: Real, `[C]`, what each class counts for. None counts each 1. The
-            mean is not divided by them, as in PyTorch.
-        where: Boolean mask, broadcastable to the per-example loss; False entries count
-            nowhere ([conventions][]). A mask of the rank of `scores` drops single
-            classes.
-        weights: Real weights, broadcastable to the per-example loss ([conventions][]).
-        reduction: "none" for the per-example losses, "sum" for their weighted sum,
-            "mean" for their weighted mean ([conventions][]).
+        margin: Scalar, by how much the label's score should lead. 1.0 as in PyTorch.
+        class_weights: Real, `[C]`, a factor per class; None means 1. As in PyTorch, the
+            mean does not divide by them.
+        where: Boolean mask; False entries are excluded. A mask of the rank of `scores`
+            excludes single classes.
+        weights: Real weights per example.
+        reduction: "none", "sum" or "mean" (weighted).
 
     Returns:
         `[...]`, at least 0; a scalar if reduced.
 
     Gradient:
         With $v_j$ the violations: $p\,w_y\,v_j^{p-1} / C$ for `scores` at each class
-        with $v_j > 0$, the negative of their sum at the label, and 0 at the kink as in
-        PyTorch. `margin` receives that sum, `class_weights` theirs, `labels` none.
-
-    Numerics:
-        Computes in float32, or float64 if `scores` are float64; time and memory are
-        linear in the number of elements. An empty or fully masked input has sum and
-        mean 0. What rounding took from a difference is put back, so that small
-        violations keep their digits. A score of -inf is no rival. A label outside [0,
-        C) gives NaN, and raises under `checkify`.
+        with $v_j > 0$; the label receives minus their sum and `margin` their sum. 0 at
+        the kink, as in PyTorch. Also differentiable in `class_weights`.
 
     Raises:
-        TypeError: If `scores` is not floating, `labels` is not integer, another input
-            not real, or `where` not boolean.
-        ValueError: If an input does not fit the shapes above, there is no class, `p` is
-            neither 1 nor 2, or `reduction` is unknown.
+        ValueError: If `p` is neither 1 nor 2.
 
     Example:
         >>> import jaxloss as jl
@@ -234,10 +194,12 @@ def multi_margin_loss(
     margin = checks.scalar("margin", margin, scores.dtype)
     margin = examples.share(margin, scores)
     own = jnp.expand_dims(own_score(scores, labels), -1)
-    # An impossible class is no rival.
+    # A class at -inf violates no margin.
     rival = ~at_label(scores, labels, scores.ndim - 1) & ~jnp.isneginf(scores)
-    lead, lost = two_difference(jnp.where(rival, scores, 0), jnp.where(rival, own, 0))
-    excess = jnp.where(rival, relu((lead + margin) + lost), 0)
+    lead, rounding = two_difference(
+        jnp.where(rival, scores, 0), jnp.where(rival, own, 0)
+    )
+    excess = jnp.where(rival, relu((lead + margin) + rounding), 0)
     share = excess / count_classes(examples.classes, scores)
     loss = jnp.sum(share if p == 1 else share * excess, axis=-1)
     loss = jnp.where(jnp.isnan(jnp.squeeze(own, -1)), jnp.nan, loss)
@@ -256,47 +218,32 @@ def categorical_hinge_loss(
     weights: ArrayLike | None = None,
     reduction: Reduction = "none",
 ) -> jax.Array:
-    r"""Returns the hinge loss of the right classes' scores against the best wrong one.
+    r"""Categorical hinge loss: the score of a dense label against the best wrong score.
 
-    Choose it for dense labels, or to reproduce Keras; for one label an example
+    Choose it for dense labels, or to reproduce Keras. For one label per example,
     `multiclass_hinge_loss` compares with the wrong classes alone.
 
     With $s$ the scores and $l$ the labels:
 
     $$ \max\left(0,\; 1 + \max_j (1 - l_j)\,s_j - \sum_j l_j\,s_j\right) $$
 
-    in which, as in Keras, a right class adds a 0 to the inner maximum.
+    where, as in Keras, each correct class adds a 0 to the inner maximum.
 
     Args:
-        scores: Floating, `[..., C]`, of which the largest is the decision.
-        labels: Real, 0 or 1 (or between), broadcastable to `scores`; one-hot as a rule.
-        where: Boolean mask, broadcastable to the per-example loss; False entries count
-            nowhere ([conventions][]). A mask of the rank of `scores` drops single
-            classes.
-        weights: Real weights, broadcastable to the per-example loss ([conventions][]).
-        reduction: "none" for the per-example losses, "sum" for their weighted sum,
-            "mean" for their weighted mean ([conventions][]).
+        scores: Floating, `[..., C]`; the class of the largest is the decision.
+        labels: Real, in [0, 1], broadcastable to `scores`; usually one-hot.
+        where: Boolean mask; False entries are excluded. A mask of the rank of `scores`
+            excludes single classes.
+        weights: Real weights per example.
+        reduction: "none", "sum" or "mean" (weighted).
 
     Returns:
         `[...]`, at least 0; a scalar if reduced.
 
     Gradient:
-        Where the loss is positive, $-l_j$ for `scores`, and $1 - l_j$ more at the class
-        of the inner maximum, shared evenly among equals; $-s_j$ for `labels`, and
-        $-s_j$ more there. 0 elsewhere, the kink included.
-
-    Numerics:
-        Computes in float32, or float64 if `scores` or `labels` are float64; time and
-        memory are linear in the number of elements. An empty or fully masked input has
-        sum and mean 0. What rounding took from the difference is put back, so that
-        small losses keep their digits. A score of -inf at a label of 1 gives inf, as a
-        wrong class it is no rival.
-
-    Raises:
-        TypeError: If `scores` is not floating, another input not real, or `where` not
-            boolean.
-        ValueError: If an input does not fit the shapes above, there is no class, or
-            `reduction` is unknown.
+        Where the loss is positive, $-l_j$ for `scores` and $-s_j$ for `labels`. The
+        class of the inner maximum, shared evenly among ties, adds $1 - l_j$ for
+        `scores` and another $-s_j$ for `labels`. 0 elsewhere, including the kink.
 
     Example:
         >>> import jaxloss as jl
@@ -312,12 +259,12 @@ def categorical_hinge_loss(
     )
     scores = scores.astype(labels.dtype)
     right = jnp.sum(zero_safe_product(labels, scores), axis=-1)
-    # An impossible class is no rival.
+    # An impossible class is never the best wrong class.
     impossible = jnp.isneginf(scores)
     if examples.classes is not None:
         impossible = impossible | ~examples.classes
     wrong = jnp.where(
         impossible, -jnp.inf, (1 - labels) * jnp.where(impossible, 0, scores)
     )
-    lead, lost = two_difference(jnp.max(wrong, axis=-1), right)
-    return examples.tail.reduce(relu((lead + 1) + lost))
+    lead, rounding = two_difference(jnp.max(wrong, axis=-1), right)
+    return examples.tail.reduce(relu((lead + 1) + rounding))

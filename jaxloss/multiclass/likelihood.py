@@ -1,4 +1,4 @@
-"""The negative log-likelihood of classes that have log-probabilities."""
+"""The negative log-likelihood of given log-probabilities."""
 
 from __future__ import annotations
 
@@ -30,50 +30,36 @@ def nll_loss(
     weights: ArrayLike | None = None,
     reduction: Reduction = "none",
 ) -> jax.Array:
-    r"""Returns the negative log-likelihood of class labels under log-probabilities.
+    r"""Negative log-likelihood of class labels under given log-probabilities.
 
-    Choose it where the log-probabilities are there already; from logits
-    `softmax_cross_entropy_with_integer_labels` is faster and more exact.
+    Choose it where log-probabilities already exist. From logits,
+    `softmax_cross_entropy_with_integer_labels` is faster and more accurate.
 
-    With $y$ the label and $w_y$ its class weight:
+    With $y$ the label and $w$ the `class_weights`:
 
     $$ -w_y \, \text{logprobs}_y $$
 
     Args:
-        log_probs: Floating, `[..., C]` with the classes along `axis`, in nats; they are
-            taken as they are, not normalised.
+        log_probs: Floating, `[..., C]` with the classes along `axis`, in nats. They are
+            not normalised.
         labels: Integer, in [0, C), broadcastable to `[...]`.
         axis: The class axis.
-        class_weights: Real, `[C]`, what each class counts for. None counts each 1.
-            "mean" divides by the sum of class_weights[label], as in PyTorch.
-        ignore_index: Python int, in [0, C) or not: examples with this label count
-            nowhere. None, unlike PyTorch's -100, ignores no label.
-        where: Boolean mask, broadcastable to the per-example loss; False entries count
-            nowhere ([conventions][]). A mask of the rank of `log_probs` drops single
-            classes.
-        weights: Real weights, broadcastable to the per-example loss ([conventions][]).
-        reduction: "none" for the per-example losses, "sum" for their weighted sum,
-            "mean" for their weighted mean ([conventions][]).
+        class_weights: Real, `[C]`, a factor per class; None means 1. As in PyTorch,
+            "mean" divides by the sum of `class_weights[label]`.
+        ignore_index: Python int, possibly outside [0, C). Examples with this label are
+            excluded. None ignores no label (PyTorch's default is -100).
+        where: Boolean mask; False entries are excluded. A mask of the rank of
+            `log_probs` excludes single classes.
+        weights: Real weights per example.
+        reduction: "none", "sum" or "mean" (weighted).
 
     Returns:
         `[...]`, in nats, at least 0 for log-probabilities at most 0; a scalar if
         reduced.
 
     Gradient:
-        $-w_y$ for `log_probs` at the label, 0 elsewhere; `class_weights` receive
-        theirs, `labels` none.
-
-    Numerics:
-        Computes in float32, or float64 if `log_probs` are float64; time and memory are
-        linear in the number of elements. An empty or fully masked input has sum and
-        mean 0. A log-probability of -inf at the label gives inf. A label outside [0, C)
-        gives NaN, and raises under `checkify`.
-
-    Raises:
-        TypeError: If `log_probs` is not floating, `labels` is not integer, another
-            input not real, or `where` not boolean.
-        ValueError: If an input does not fit the shapes above, `axis` names no axis,
-            there is no class, or `reduction` is unknown.
+        $-w_y$ for `log_probs` at the label, 0 elsewhere, and $-\text{logprobs}_y$ for
+        the class weight $w_y$.
 
     Example:
         >>> import jaxloss as jl

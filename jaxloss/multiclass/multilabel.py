@@ -1,4 +1,4 @@
-"""Losses of several labels an example."""
+"""Losses of several labels per example."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ def multilabel_margin_loss(
     weights: ArrayLike | None = None,
     reduction: Reduction = "none",
 ) -> jax.Array:
-    r"""Returns the mean violation of the margin between named and other classes.
+    r"""Multilabel margin loss: each named class should outrank every other class by 1.
 
     Choose it where each example names a few classes that should outrank all others;
-    `multilabel_soft_margin_loss` decides on each class by itself.
+    `multilabel_soft_margin_loss` decides on each class separately.
 
     With $s$ the scores and $Y$ the classes that the labels name:
 
@@ -38,34 +38,22 @@ def multilabel_margin_loss(
 
     Args:
         scores: Floating, `[..., C]`; larger means more likely.
-        labels: Integer, `[..., L]`, class indices in [0, C), ended by the first -1:
-            what follows it is not read.
-        where: Boolean mask, broadcastable to the per-example loss; False entries count
-            nowhere ([conventions][]). A mask of the rank of `scores` drops single
-            classes.
-        weights: Real weights, broadcastable to the per-example loss ([conventions][]).
-        reduction: "none" for the per-example losses, "sum" for their weighted sum,
-            "mean" for their weighted mean ([conventions][]).
+        labels: Integer, `[..., L]`, class indices in [0, C). The first -1 ends the
+            list; the entries after it are ignored.
+        where: Boolean mask; False entries are excluded. A mask of the rank of `scores`
+            excludes single classes.
+        weights: Real weights per example.
+        reduction: "none", "sum" or "mean" (weighted).
 
     Returns:
         `[...]`, at least 0; a scalar if reduced.
 
     Gradient:
-        For each pair with a positive violation, $-1 / C$ for `scores` at the named
-        class and $1 / C$ at the other, 0 at the kink as in PyTorch. `labels` receive
-        none.
+        Each pair with a positive violation adds $-1 / C$ for `scores` at the named
+        class and $1 / C$ at the other; 0 at the kink, as in PyTorch.
 
     Numerics:
-        Computes in float32, or float64 if `scores` are float64; time is of the order of
-        L C for an example. An empty or fully masked input has sum and mean 0. A score
-        of -inf is no rival. A label outside [0, C) before the first -1 gives NaN, and
-        raises under `checkify`.
-
-    Raises:
-        TypeError: If `scores` is not floating, `labels` is not integer, another input
-            not real, or `where` not boolean.
-        ValueError: If an input does not fit the shapes above, there is no class, or
-            `reduction` is unknown.
+        Time and memory are of order $L\,C$ per example.
 
     Example:
         >>> import jaxloss as jl
@@ -105,15 +93,15 @@ def multilabel_margin_loss(
     each = each.reshape((1,) * scores.ndim + (-1,))
     hit = (jnp.expand_dims(index, -1) == each) & jnp.expand_dims(named, -1)
     target = jnp.any(hit, axis=-2)
-    # Every named class against every class not named: [..., L, C], which the compiler
-    # sums without writing it.
+    # The pairs of a named and another class have shape [..., L, C]. XLA for CPU
+    # materialises one float array of this shape for the value, two for the gradient.
     other = jnp.expand_dims(~target & ~jnp.isneginf(scores), -2)
     pair = other & jnp.expand_dims(named, -1)
-    lead, lost = two_difference(
+    lead, rounding = two_difference(
         jnp.where(pair, jnp.expand_dims(scores, -2), 0),
         jnp.where(pair, jnp.expand_dims(own, -1), 0),
     )
-    excess = jnp.where(pair, relu((lead + 1) + lost), 0)
+    excess = jnp.where(pair, relu((lead + 1) + rounding), 0)
     count = count_classes(classes, scores)
     count = count if classes is None else jnp.expand_dims(count, -1)
     loss = jnp.sum(excess / count, axis=(-2, -1))
@@ -131,10 +119,10 @@ def multilabel_soft_margin_loss(
     weights: ArrayLike | None = None,
     reduction: Reduction = "none",
 ) -> jax.Array:
-    r"""Returns the mean over the classes of their binary cross entropies.
+    r"""Multilabel soft margin loss: the mean binary cross entropy over the classes.
 
-    Choose it for several independent labels an example, averaged as PyTorch does;
-    `sigmoid_binary_cross_entropy` keeps one loss for each.
+    Choose it for several independent labels per example, averaged as in PyTorch;
+    `sigmoid_binary_cross_entropy` keeps one loss per label.
 
     With $x$ the logits, $l$ the labels and $w$ the `class_weights`:
 
@@ -144,34 +132,23 @@ def multilabel_soft_margin_loss(
     $$
 
     Args:
-        logits: Floating, `[..., C]`, log-odds of each class.
-        labels: Real, 0, 1 or a probability between them, broadcastable to `logits`.
-        class_weights: Real, `[C]`, what each class counts for. None counts each 1.
-        where: Boolean mask, broadcastable to the per-example loss; False entries count
-            nowhere ([conventions][]). A mask of the rank of `logits` drops single
-            classes.
-        weights: Real weights, broadcastable to the per-example loss ([conventions][]).
-        reduction: "none" for the per-example losses, "sum" for their weighted sum,
-            "mean" for their weighted mean ([conventions][]).
+        logits: Floating, `[..., C]`, the log-odds of each class.
+        labels: Real, in [0, 1], broadcastable to `logits`; usually 0 or 1.
+        class_weights: Real, `[C]`, a factor per class; None means 1.
+        where: Boolean mask; False entries are excluded. A mask of the rank of `logits`
+            excludes single classes.
+        weights: Real weights per example.
+        reduction: "none", "sum" or "mean" (weighted).
 
     Returns:
         `[...]`, in nats, at least 0 for labels in [0, 1]; a scalar if reduced.
 
     Gradient:
-        $w_j\,(1 / (1 + e^{-x_j}) - l_j) / C$ for `logits`, $-w_j\,x_j / C$ for
-        `labels`; `class_weights` receive theirs, all smooth.
+        $w_j\,(1 / (1 + e^{-x_j}) - l_j) / C$ for `logits` and $-w_j\,x_j / C$ for
+        `labels`. Smooth, also in `class_weights`.
 
     Numerics:
-        Computes in float32, or float64 if `logits` or `labels` are float64; time and
-        memory are linear in the number of elements. An empty or fully masked input has
-        sum and mean 0. No exponential overflows, and small losses keep their digits. A
-        logit of inf or -inf costs 0 where the label agrees, else inf.
-
-    Raises:
-        TypeError: If `logits` is not floating, another input not real, or `where` not
-            boolean.
-        ValueError: If an input does not fit the shapes above, there is no class, or
-            `reduction` is unknown.
+        A logit of inf or -inf costs 0 where the label agrees, otherwise inf.
 
     Example:
         >>> import jaxloss as jl

@@ -1,4 +1,4 @@
-"""Cross entropies with another shape in the probability of the label."""
+"""Cross entropies with a modified dependence on the label's probability."""
 
 from __future__ import annotations
 
@@ -47,60 +47,45 @@ def softmax_focal_loss(
     weights: ArrayLike | None = None,
     reduction: Reduction = "none",
 ) -> jax.Array:
-    r"""Returns the focal loss of softmax(logits), which counts easy examples less.
+    r"""Softmax focal loss: cross entropy that down-weights easy examples.
 
-    Choose it over `softmax_cross_entropy_with_integer_labels`, which it is at gamma 0,
-    where easy examples outnumber the others. `sigmoid_focal_loss` is for independent
+    Choose it over `softmax_cross_entropy_with_integer_labels`, its case gamma = 0,
+    where easy examples outnumber hard ones. `sigmoid_focal_loss` is for independent
     yes-or-no outputs.
 
-    With $p$ the softmax of the logits, $y$ the label and $w_y$ its class weight:
+    With $p$ the softmax of the logits, $y$ the label and $w$ the `class_weights`:
 
     $$ -w_y \, (1 - p_y)^{\gamma} \log(p_y) $$
 
-    With `label_smoothing` $a$, the sum over the classes $j$ with the weights
-    $w_j\,((1 - a)\,[j = y] + a / C)$ in place of $w_y\,[j = y]$.
+    With `label_smoothing` $a$, it becomes a sum over all classes $j$, with factors
+    $w_j\,((1 - a)\,[j = y] + a / C)$ in place of $w_y$.
 
     Args:
         logits: Floating, `[..., C]` with the classes along `axis`, unnormalised
             log-probabilities.
         labels: Integer, in [0, C), broadcastable to `[...]`.
         axis: The class axis.
-        gamma: $\gamma \ge 0$, how much less the easy examples count, broadcastable to
-            `[...]`. 2.0 as in the paper.
-        class_weights: Real, `[C]`, what each class counts for, Keras's alpha. None
-            counts each 1. The mean is not divided by them, as in Keras.
-        label_smoothing: In [0, 1], a scalar, the share of each label that is spread
-            evenly over the classes.
-        where: Boolean mask, broadcastable to the per-example loss; False entries count
-            nowhere ([conventions][]). A mask of the rank of `logits` drops single
-            classes.
-        weights: Real weights, broadcastable to the per-example loss ([conventions][]).
-        reduction: "none" for the per-example losses, "sum" for their weighted sum,
-            "mean" for their weighted mean ([conventions][]).
+        gamma: $\gamma \ge 0$, broadcastable to `[...]`; a larger one down-weights easy
+            examples more. 2.0 as in the paper.
+        class_weights: Real, `[C]`, a factor per class, Keras's alpha; None means 1. As
+            in Keras, the mean does not divide by them.
+        label_smoothing: Scalar in [0, 1], the share of each label that is spread evenly
+            over the classes.
+        where: Boolean mask; False entries are excluded. A mask of the rank of `logits`
+            excludes single classes.
+        weights: Real weights per example.
+        reduction: "none", "sum" or "mean" (weighted).
 
     Returns:
         `[...]`, in nats, at least 0; a scalar if reduced.
 
     Gradient:
-        With $m = 1 - p_y$:
+        With $m = 1 - p_y$, without smoothing:
         $w_y\,(p_j - [j = y])\,m^{\gamma}\,(1 - \gamma\,p_y \log(p_y) / m)$ for
-        `logits`. `gamma`, `class_weights` and `label_smoothing` receive theirs too, all
-        smooth; `labels` none.
-
-    Numerics:
-        Computes in float32, or float64 if `logits` are float64; time and memory are
-        linear in the number of elements. An empty or fully masked input has sum and
-        mean 0. $1 - p_y$ is formed without a difference, so that the loss of a
-        well-classified example keeps its digits. A logit of -inf has probability and
-        gradient 0, and as the label's own gives inf. A label outside [0, C) gives NaN,
-        and raises under `checkify`.
+        `logits`. Smooth, also in `gamma`, `class_weights` and `label_smoothing`.
 
     Raises:
-        TypeError: If `logits` is not floating, `labels` is not integer, another input
-            not real, or `where` not boolean.
-        ValueError: If an input does not fit the shapes above, `axis` names no axis,
-            there is no class, `gamma` is negative, `label_smoothing` lies outside [0,
-            1], or `reduction` is unknown.
+        ValueError: If `gamma` is negative, or `label_smoothing` lies outside [0, 1].
 
     Example:
         >>> import jaxloss as jl
@@ -133,7 +118,8 @@ def softmax_focal_loss(
         hot = hot if scale is None else hot * examples.share(scale, hot)
         hot = examples.guard(hot)
         focal = _focal(surprisals(logits, axis=axis), jnp.expand_dims(gamma, axis))
-        # By an impossible class's label there is no slope: times 0 it would be NaN.
+        # An impossible class has an infinite loss, which is also the gradient of its
+        # entry in `hot`. Times a class weight of 0 it would be NaN: stop it.
         hot = jnp.where(jnp.isposinf(focal), jax.lax.stop_gradient(hot), hot)
         loss = jnp.sum(zero_safe_product(hot, focal), axis=axis)
         loss = jnp.where(is_class(logits, labels, axis), loss, jnp.nan)
@@ -141,21 +127,22 @@ def softmax_focal_loss(
 
 
 def _focal(surprise, gamma):
-    return _modulated(surprise, checks.broadcast_to(gamma, surprise))
+    """The focal loss of surprisals, with gamma broadcast to their shape."""
+    return _focal_of_surprisal(surprise, checks.broadcast_to(gamma, surprise))
 
 
 # With the surprisal h = -log p and miss = 1 - p = -expm1(-h):
 #     f = h · miss^gamma,   df/dh = miss^gamma (1 + gamma h/expm1(h)),
 #     df/dgamma = f log(miss).
-# h/expm1(h) goes from 1 at h = 0 to 0, and no difference 1 - p is ever formed.
+# h/expm1(h) falls from 1 at h = 0 to 0. Nothing subtracts p from 1, which would cancel.
 @pointwise
-def _modulated(h, gamma):
+def _focal_of_surprisal(h, gamma):
     miss = -accurate_expm1(-h)
-    sure = miss == 0  # where the slope of miss^gamma need not be finite
+    sure = miss == 0  # the derivative of miss^gamma may be infinite here
     power = jnp.where(sure, 1, miss) ** gamma
     factor = jnp.where(sure, jnp.where(gamma == 0, 1, 0), power)
     value = h * factor
-    far = h >= 80
+    far = h >= 80  # where h/expm1(h) < 1e-32, and e^h may overflow
     ratio = jnp.where(far, 0, 1 / expm1_ratio(jnp.where(far, 0, h)))
     high = miss > 0.5
     log_miss = jnp.where(
@@ -177,30 +164,29 @@ def poly_loss_cross_entropy(
     weights: ArrayLike | None = None,
     reduction: Reduction = "none",
 ) -> jax.Array:
-    r"""Returns the cross entropy plus epsilon times the probability of a miss.
+    r"""PolyLoss: softmax cross entropy plus epsilon times the probability of a miss.
 
-    Choose it over `softmax_cross_entropy`, which it is at epsilon 0, to tune with one
-    number how much the last bit of confidence counts: a positive epsilon asks for more.
+    Choose it over `softmax_cross_entropy`, its case epsilon = 0, to tune with one
+    number how strongly a label of high probability is still pushed towards 1: a
+    positive epsilon pushes harder.
 
-    With $q_j$ the labels, $x_j$ the logits and $p$ their softmax:
+    With $q$ the labels, $x$ the logits and $p$ their softmax:
 
     $$ \sum_j q_j \left( -\log(p_j) + \epsilon\,(1 - p_j) \right) $$
 
     Args:
         logits: Floating, `[..., C]` with the classes along `axis`, unnormalised
             log-probabilities.
-        labels: Real, at least 0, broadcastable to `logits`; a sum other than 1 is taken
-            as it is.
-        epsilon: $\epsilon$, a scalar of either sign, the weight of the second term. 2.0
+        labels: Real, at least 0, broadcastable to `logits`. They need not sum to 1 and
+            are not normalised.
+        epsilon: $\epsilon$, scalar of either sign, the weight of the second term. 2.0
             as in optax and, for ImageNet, in the paper.
         axis: The class axis, or a tuple of axes that share one distribution; None for
             all axes.
-        where: Boolean mask, broadcastable to the per-example loss; False entries count
-            nowhere ([conventions][]). A mask of the rank of `logits` drops single
-            classes.
-        weights: Real weights, broadcastable to the per-example loss ([conventions][]).
-        reduction: "none" for the per-example losses, "sum" for their weighted sum,
-            "mean" for their weighted mean ([conventions][]).
+        where: Boolean mask; False entries are excluded. A mask of the rank of `logits`
+            excludes single classes.
+        weights: Real weights per example.
+        reduction: "none", "sum" or "mean" (weighted).
 
     Returns:
         `[...]`, in nats, at least 0 for $\epsilon \ge -1$; a scalar if reduced.
@@ -208,20 +194,8 @@ def poly_loss_cross_entropy(
     Gradient:
         With $Q = \sum_j q_j$ and $h = \sum_j q_j\,p_j$:
         $Q\,p_j - q_j - \epsilon\,p_j\,(q_j - h)$ for `logits`,
-        $-\log(p_j) + \epsilon\,(1 - p_j)$ for `labels`, $Q - h$ for `epsilon`; all
+        $-\log(p_j) + \epsilon\,(1 - p_j)$ for `labels` and $Q - h$ for `epsilon`; all
         smooth.
-
-    Numerics:
-        Computes in float32, or float64 if `logits` or `labels` are float64; time and
-        memory are linear in the number of elements. An empty or fully masked input has
-        sum and mean 0. $1 - p_j$ is formed without a difference. A logit of -inf has
-        probability and gradient 0; a label of 0 there adds 0, another gives inf.
-
-    Raises:
-        TypeError: If `logits` is not floating, another input not real, or `where` not
-            boolean.
-        ValueError: If an input does not fit the shapes above, `axis` names no axis, or
-            one twice, there is no class, or `reduction` is unknown.
 
     Example:
         >>> import jaxloss as jl
@@ -239,7 +213,8 @@ def poly_loss_cross_entropy(
     axes = examples.axes
     epsilon = checks.scalar("epsilon", epsilon, labels.dtype)
     epsilon = examples.share(epsilon, labels)
-    logits = widen(logits)  # once, so that the gradient is rounded once
+    # Two terms read the logits: widened once, their summed gradient rounds once.
+    logits = widen(logits)
     loss = soft_cross_entropy(logits, labels, axis=axes)
     loss = loss + weighted_miss(logits, examples.guard(epsilon * labels), axis=axes)
     return examples.tail.reduce(loss)
@@ -256,10 +231,10 @@ def generalized_cross_entropy(
     weights: ArrayLike | None = None,
     reduction: Reduction = "none",
 ) -> jax.Array:
-    r"""Returns a loss between the cross entropy and the probability of a miss.
+    r"""Generalized cross entropy, which bounds the loss of a wrong label by 1/q.
 
-    Choose it over `softmax_cross_entropy_with_integer_labels`, its limit for q to 0,
-    where some labels are wrong: no example can cost more than 1/q.
+    Choose it over `softmax_cross_entropy_with_integer_labels`, its limit as q tends to
+    0, where some labels are wrong.
 
     With $p$ the softmax of the logits and $y$ the label:
 
@@ -270,34 +245,24 @@ def generalized_cross_entropy(
             log-probabilities.
         labels: Integer, in [0, C), broadcastable to `[...]`.
         axis: The class axis.
-        q: $q$ in (0, 1], a scalar; larger forgives wrong labels more. 0.7 as in the
-            paper.
-        where: Boolean mask, broadcastable to the per-example loss; False entries count
-            nowhere ([conventions][]). A mask of the rank of `logits` drops single
-            classes.
-        weights: Real weights, broadcastable to the per-example loss ([conventions][]).
-        reduction: "none" for the per-example losses, "sum" for their weighted sum,
-            "mean" for their weighted mean ([conventions][]).
+        q: $q$, scalar in (0, 1]; a larger one is more robust to wrong labels. 0.7 as in
+            the paper.
+        where: Boolean mask; False entries are excluded. A mask of the rank of `logits`
+            excludes single classes.
+        weights: Real weights per example.
+        reduction: "none", "sum" or "mean" (weighted).
 
     Returns:
         `[...]`, in [0, 1/q]; a scalar if reduced.
 
     Gradient:
-        $p_y^q\,(p_j - [j = y])$ for `logits`; `q` receives its own, both smooth;
-        `labels` none.
+        $p_y^q\,(p_j - [j = y])$ for `logits`. Smooth, also in `q`.
 
     Numerics:
-        Computes in float32, or float64 if `logits` are float64; time and memory are
-        linear in the number of elements. An empty or fully masked input has sum and
-        mean 0. Small losses and a small q keep their digits. A logit of -inf has
-        probability and gradient 0, and as the label's own gives 1/q. A label outside
-        [0, C) gives NaN, and raises under `checkify`.
+        A logit of -inf at the label gives the finite loss 1/q.
 
     Raises:
-        TypeError: If `logits` is not floating, `labels` is not integer, another input
-            not real, or `where` not boolean.
-        ValueError: If an input does not fit the shapes above, `axis` names no axis,
-            there is no class, `q` lies outside (0, 1], or `reduction` is unknown.
+        ValueError: If `q` lies outside (0, 1].
 
     Example:
         >>> import jaxloss as jl
@@ -316,17 +281,17 @@ def generalized_cross_entropy(
     q = checks.scalar("q", q, examples.dtype)
     surprise = surprisal(logits, labels, axis=axis)
     q = examples.tail.guard(checks.broadcast_to(q, surprise))
-    loss = _generalized(surprise, q)
+    loss = _generalized_of_surprisal(surprise, q)
     return examples.tail.reduce(loss)
 
 
 # With the surprisal h = -log p and y = q h:
 #     f = (1 - e^-y)/q = h r(-y),   df/dh = e^-y,
 #     df/dq = ((1 + y) e^-y - 1)/q² = -h² r'(-y),
-# r(z) = (e^z - 1)/z. The last form keeps its digits for a small y, the one before where
-# h² would overflow. An impossible label, h = inf, costs 1/q.
+# with r(z) = (e^z - 1)/z. Of the two forms of df/dq, the last keeps its digits for
+# y < 1; the first serves y >= 1, where h² might overflow. At h = inf, f = 1/q.
 @pointwise
-def _generalized(h, q):
+def _generalized_of_surprisal(h, q):
     impossible = jnp.isposinf(h)
     h = jnp.where(impossible, 0, h)
     y = q * h
@@ -334,7 +299,7 @@ def _generalized(h, q):
     h_slope = jnp.where(impossible, 0, jnp.exp(-y))
     near = jnp.where(y < 1, h, 0)
     near_slope = -near * (near * expm1_ratio_slope(-q * near))
-    far = jnp.minimum(y, 800)  # e^-800 is 0
+    far = jnp.minimum(y, 800)  # e^-800 is 0, and inf · 0 would be NaN
     far_slope = ((1 + far) * jnp.exp(-far) - 1) / q / q
     far_slope = jnp.where(impossible, -1 / q / q, far_slope)
     return value, (h_slope, jnp.where(impossible | (y >= 1), far_slope, near_slope))

@@ -1,4 +1,4 @@
-"""Labels that leave some probability to every class."""
+"""Label smoothing as a step of its own."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ def smooth_labels(
     axis: int | tuple[int, ...] | None = -1,
     where: ArrayLike | None = None,
 ) -> jax.Array:
-    r"""Returns label distributions mixed with the uniform distribution.
+    r"""Label distributions mixed with the uniform distribution.
 
-    Choose it for soft labels that several losses share; the class losses smooth their
-    own labels with `label_smoothing`, without a second array.
+    Choose it for soft labels that several losses share. The class losses have their own
+    `label_smoothing`, which needs no second array.
 
     With $C$ the number of classes along `axis`, or of those that `where` keeps:
 
@@ -32,11 +32,11 @@ def smooth_labels(
 
     Args:
         labels: Floating, `[..., C]`, such as the result of `jax.nn.one_hot`.
-        alpha: $\alpha$ in [0, 1], the share that is spread evenly over the classes,
-            broadcastable to `labels`.
+        alpha: $\alpha$ in [0, 1], broadcastable to `labels`, the share that is spread
+            evenly over the classes.
         axis: The class axis, a tuple of axes, or None for all of them.
-        where: Boolean mask of classes, broadcastable to `labels`: only True ones are
-            counted in $C$, as in optax, and all receive $\alpha / C$.
+        where: Boolean mask of classes, broadcastable to `labels`. As in optax, $C$
+            counts only its True entries, but every class receives $\alpha / C$.
 
     Returns:
         The shape and dtype of `labels`.
@@ -45,14 +45,10 @@ def smooth_labels(
         $1 - \alpha$ for `labels`, $1 / C - \text{labels}$ for `alpha`; linear in each.
 
     Numerics:
-        Computes in the dtype of `labels`, half precision included; time and memory are
-        linear in the number of elements.
+        Half-precision labels are mixed in half precision.
 
     Raises:
-        TypeError: If `labels` is not floating, `alpha` not real, or `where` not
-            boolean.
-        ValueError: If `alpha` lies outside [0, 1], `axis` names no axis, or `where`
-            does not broadcast to `labels`.
+        ValueError: If `alpha` lies outside [0, 1].
 
     Example:
         >>> import jaxloss as jl
