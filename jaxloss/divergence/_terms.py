@@ -1,4 +1,4 @@
-"""What the divergences share: their arguments, and one term."""
+"""What the divergences share: the check of their arguments, and one term."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from jaxloss._core.arguments.classes import mask_classes
 from jaxloss._core.numerics.functions import power_series
 
 
-def arguments(
-    name, first, other_name, second, axis, where, weights, reduction, nothing
+def divergence_arguments(
+    name, first, other_name, second, axis, where, weights, reduction, fill
 ):
-    """Two arrays over the classes, checked, masked, of one shape and one dtype.
+    """Two checked and masked arrays over the classes, in the same shape and dtype.
 
-    `nothing` is what each of them holds where there is no such class.
+    `fill` holds, for each of the two, the value that replaces excluded entries.
     """
     if axis is None:
         axis = tuple(range(checks.to_array(name, first).ndim))
@@ -28,13 +28,14 @@ def arguments(
     first, examples = mask_classes(
         first, axes, where, weights, reduction, dtype, name=name
     )
-    first = examples.select(first.astype(dtype), nothing[0])
-    second = examples.select(second, nothing[1])
+    first = examples.select(first.astype(dtype), fill[0])
+    second = examples.select(second, fill[1])
     return first, second, examples
 
 
-# t log(t/s) - t + s = t (e^z - 1 - z) with s = t e^z, the entropy's Bregman divergence,
-# by a power series where its terms cancel.
+# The Bregman divergence of the negative entropy, with s = t e^z:
+#     t log(t/s) - t + s = t (e^z - 1 - z).
+# A power series replaces it for |z| < 1, where the terms cancel.
 def bregman(t, s, z):
     near = jnp.abs(z) < 1
     small = jnp.where(near, z, 0)

@@ -1,4 +1,4 @@
-"""Relative entropies: the Kullback-Leibler divergence and its kin."""
+"""Relative entropies: the Kullback-Leibler divergence and its variants."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from jaxloss._core.numerics.exact import zero_safe_product
 from jaxloss._core.numerics.functions import accurate_expm1
 from jaxloss._core.numerics.probability import log_quotient
 from jaxloss._core.rule.analytic import pointwise
-from jaxloss.divergence._terms import arguments, bregman
+from jaxloss.divergence._terms import bregman, divergence_arguments
 
 
 @public()
@@ -26,14 +26,14 @@ def kl_divergence(
     weights: ArrayLike | None = None,
     reduction: Reduction = "none",
 ) -> jax.Array:
-    r"""Returns the Kullback-Leibler divergence of log-predictions from targets.
+    r"""Kullback-Leibler divergence of log-predictions from target probabilities.
 
-    Choose it to fit log-probabilities to a target distribution and to have 0 where both
-    agree; `softmax_cross_entropy` has the same gradient in the logits and takes those.
-    Where the two nearly agree its terms cancel: `generalized_kl_divergence` then keeps
-    the digits, and is the same for distributions.
+    Choose it to fit log-probabilities to a target distribution, with 0 where both
+    agree. `softmax_cross_entropy` takes logits and has the same gradient for them.
+    Where the two distributions nearly agree, the terms cancel;
+    `generalized_kl_divergence` has the same value there and keeps the digits.
 
-    With $x$ the log-predictions and $t$ the targets, PyTorch's `kl_div`:
+    With $x$ the log-predictions and $t$ the targets, as in PyTorch's `kl_div`:
 
     $$ \sum_j t_j \, (\log t_j - x_j), \qquad 0 \log 0 = 0 $$
 
@@ -43,36 +43,22 @@ def kl_divergence(
         targets: Real, at least 0, broadcastable to `log_predictions`: probabilities.
         axis: The class axis, or a tuple of axes that share one distribution; None for
             all axes.
-        where: Boolean mask, broadcastable to the per-example loss; False entries count
-            nowhere ([conventions][]). A mask of the rank of `log_predictions` drops
-            single classes.
-        weights: Real weights, broadcastable to the per-example loss ([conventions][]).
-        reduction: "none" for the per-example losses, "sum" for their weighted sum,
-            "mean" for their weighted mean ([conventions][]).
+        where: Boolean mask; False entries are excluded. A mask of the rank of
+            `log_predictions` excludes single classes.
+        weights: Real weights per example.
+        reduction: "none", "sum" or "mean" (weighted).
 
     Returns:
         `[...]`, in nats, at least 0 if both are distributions; a scalar if reduced.
 
     Gradient:
-        $-t_j$ for `log_predictions`, $\log t_j - x_j + 1$ for `targets`, taken as 0
-        where that is infinite: at a target of 0, as PyTorch does, and at a
-        log-prediction of -inf.
+        $-t_j$ for `log_predictions` and $\log t_j - x_j + 1$ for `targets`. 0 replaces
+        infinite derivatives: at a target of 0, as in PyTorch, and at a log-prediction
+        of -inf.
 
     Numerics:
-        Computes in float32, or float64 if an input is float64; time and memory are
-        linear in the number of elements. An empty or fully masked input has sum and
-        mean 0.
-        A class's $\log t_j - x_j$ is off by at most one rounding and 2e-9 (4e-18 in
-        float64) where the logarithm alone would lose up to 4e-6. A log-prediction of
-        -inf adds 0 under a target of 0, and is inf under another. A negative target
-        gives NaN.
-
-    Raises:
-        TypeError: If `log_predictions` is not floating, another input not real, or
-            `where` not boolean.
-        ValueError: If an input does not fit the shapes above, `axis` names no axis, or
-            one twice, there is no class, or
-            `reduction` is unknown.
+        Each $\log t_j - x_j$ is off by at most one rounding and 2e-9 (4e-18 in
+        float64); the rounding of $\log t_j$ alone could reach 4e-6.
 
     Example:
         >>> import jax.numpy as jnp
@@ -86,19 +72,20 @@ def kl_divergence(
         Solomon Kullback and Richard A. Leibler, "On Information and Sufficiency", 1951,
         https://doi.org/10.1214/aoms/1177729694
     """
-    x, t, examples = arguments(
+    x, t, examples = divergence_arguments(
         "log_predictions", log_predictions, "targets", targets,
-        axis, where, weights, reduction, nothing=(-jnp.inf, 0.0),
+        axis, where, weights, reduction, fill=(-jnp.inf, 0.0),
     )  # fmt: skip
     t = checks.check_values("targets", t, examples.holds(t >= 0), "at least 0")
-    loss = jnp.sum(_relative_entropy(x, t), axis=examples.axes)
+    loss = jnp.sum(_kl_term(x, t), axis=examples.axes)
     return examples.tail.reduce(loss)
 
 
-# f = t (log t - x): df/dx = -t, df/dt = log t - x + 1. Where the latter is infinite, at
-# t = 0 and x = -inf, it is taken as 0: a loss of weight 0 has no gradient then either.
+# f = t (log t - x),   df/dx = -t,   df/dt = log t - x + 1.
+# The last is infinite at t = 0 and at x = -inf. 0 replaces it there: times a cotangent
+# of 0, from an example of weight 0, infinity would be NaN.
 @pointwise
-def _relative_entropy(x, t):
+def _kl_term(x, t):
     absent = t == 0
     gain = log_quotient(jnp.where(absent, 1, t), x)
     value = jnp.where(absent, 0, t * gain)
@@ -115,7 +102,7 @@ def kl_divergence_with_log_targets(
     weights: ArrayLike | None = None,
     reduction: Reduction = "none",
 ) -> jax.Array:
-    r"""Returns the Kullback-Leibler divergence of log-predictions from log-targets.
+    r"""Kullback-Leibler divergence of log-predictions from log-targets.
 
     Choose it where the targets are another network's log-probabilities, as in
     distillation; `kl_divergence` takes probabilities.
@@ -127,35 +114,21 @@ def kl_divergence_with_log_targets(
     Args:
         log_predictions: Floating, `[..., C]` with the classes along `axis`,
             log-probabilities.
-        log_targets: Real, broadcastable to `log_predictions`: log-probabilities.
+        log_targets: Real, broadcastable to `log_predictions`: log-probabilities, -inf
+            for an impossible class.
         axis: The class axis, or a tuple of axes that share one distribution; None for
             all axes.
-        where: Boolean mask, broadcastable to the per-example loss; False entries count
-            nowhere ([conventions][]). A mask of the rank of `log_predictions` drops
-            single classes.
-        weights: Real weights, broadcastable to the per-example loss ([conventions][]).
-        reduction: "none" for the per-example losses, "sum" for their weighted sum,
-            "mean" for their weighted mean ([conventions][]).
+        where: Boolean mask; False entries are excluded. A mask of the rank of
+            `log_predictions` excludes single classes.
+        weights: Real weights per example.
+        reduction: "none", "sum" or "mean" (weighted).
 
     Returns:
         `[...]`, in nats, at least 0 if both are distributions; a scalar if reduced.
 
     Gradient:
-        $-e^{y_j}$ for `log_predictions`, $e^{y_j} (y_j - x_j + 1)$ for `log_targets`,
-        0 where either is -inf.
-
-    Numerics:
-        Computes in float32, or float64 if an input is float64; time and memory are
-        linear in the number of elements. An empty or fully masked input has sum and
-        mean 0.
-        A log-target of -inf adds 0; a log-prediction of -inf under another gives inf.
-
-    Raises:
-        TypeError: If `log_predictions` is not floating, another input not real, or
-            `where` not boolean.
-        ValueError: If an input does not fit the shapes above, `axis` names no axis, or
-            one twice, there is no class, or
-            `reduction` is unknown.
+        $-e^{y_j}$ for `log_predictions` and $e^{y_j} (y_j - x_j + 1)$ for
+        `log_targets`, 0 where either input is -inf.
 
     Example:
         >>> import jax.numpy as jnp
@@ -169,26 +142,26 @@ def kl_divergence_with_log_targets(
         Solomon Kullback and Richard A. Leibler, "On Information and Sufficiency", 1951,
         https://doi.org/10.1214/aoms/1177729694
     """
-    x, y, examples = arguments(
+    x, y, examples = divergence_arguments(
         "log_predictions", log_predictions, "log_targets", log_targets,
-        axis, where, weights, reduction, nothing=(-jnp.inf, -jnp.inf),
+        axis, where, weights, reduction, fill=(-jnp.inf, -jnp.inf),
     )  # fmt: skip
-    loss = jnp.sum(_log_relative_entropy(x, y), axis=examples.axes)
+    loss = jnp.sum(_kl_term_of_logs(x, y), axis=examples.axes)
     return examples.tail.reduce(loss)
 
 
-# f = e^y (y - x): df/dx = -e^y, df/dy = e^y (y - x + 1), 0 where it is infinite.
+# f = e^y (y - x),   df/dx = -e^y,   df/dy = e^y (y - x + 1), with 0 for infinity.
 @pointwise
-def _log_relative_entropy(x, y):
+def _kl_term_of_logs(x, y):
     absent = jnp.isneginf(y)
     t = jnp.exp(y)
     gain = jnp.where(absent, 0, y) - jnp.where(absent, 0, x)
-    # A possible target that is predicted impossible, whether or not e^y underflows.
-    never = jnp.isposinf(gain)
+    # The target is possible, even if e^y underflows, and the prediction excludes it.
+    excluded = jnp.isposinf(gain)
 
-    gain = jnp.where(never, 0, gain)
-    value = jnp.where(never, jnp.inf, zero_safe_product(t, gain))
-    return value, (-t, jnp.where(never, 0, zero_safe_product(t, gain + 1)))
+    gain = jnp.where(excluded, 0, gain)
+    value = jnp.where(excluded, jnp.inf, zero_safe_product(t, gain))
+    return value, (-t, jnp.where(excluded, 0, zero_safe_product(t, gain + 1)))
 
 
 @public()
@@ -201,11 +174,11 @@ def generalized_kl_divergence(
     weights: ArrayLike | None = None,
     reduction: Reduction = "none",
 ) -> jax.Array:
-    r"""Returns the Kullback-Leibler divergence of masses that need not add up to 1.
+    r"""Generalized Kullback-Leibler divergence of masses that need not sum to 1.
 
     Choose it for unnormalised masses such as counts or intensities, and for
-    distributions that nearly agree: for those it equals `kl_divergence`, but adds up
-    no terms of different signs.
+    distributions that nearly agree: it equals `kl_divergence` for distributions, but
+    all its terms have the same sign.
 
     With $x$ the log-predictions and $t$ the targets:
 
@@ -216,37 +189,23 @@ def generalized_kl_divergence(
         log_predictions: Floating, `[..., C]` with the classes along `axis`, logarithms
             of masses.
         targets: Real, at least 0, broadcastable to `log_predictions`: masses.
-        axis: The class axis, or a tuple of axes that share one distribution; None for
-            all axes.
-        where: Boolean mask, broadcastable to the per-example loss; False entries count
-            nowhere ([conventions][]). A mask of the rank of `log_predictions` drops
-            single classes.
-        weights: Real weights, broadcastable to the per-example loss ([conventions][]).
-        reduction: "none" for the per-example losses, "sum" for their weighted sum,
-            "mean" for their weighted mean ([conventions][]).
+        axis: The class axis, or a tuple of axes over which the terms are summed; None
+            for all axes.
+        where: Boolean mask; False entries are excluded. A mask of the rank of
+            `log_predictions` excludes single classes.
+        weights: Real weights per example.
+        reduction: "none", "sum" or "mean" (weighted).
 
     Returns:
         `[...]`, at least 0, and 0 only where all masses agree; a scalar if reduced.
 
     Gradient:
-        $e^{x_j} - t_j$ for `log_predictions`, $\log t_j - x_j$ for `targets`, taken as
-        0 where that is infinite.
+        $e^{x_j} - t_j$ for `log_predictions` and $\log t_j - x_j$ for `targets`, with 0
+        in place of infinite derivatives.
 
     Numerics:
-        Computes in float32, or float64 if an input is float64; time and memory are
-        linear in the number of elements. An empty or fully masked input has sum and
-        mean 0.
-        A class's term is $t (e^z - 1 - z)$ with $z = x - \log t$, a power series for
-        small $z$, which is off by at most one rounding and 2e-9 (4e-18 in float64). A
-        log-prediction of -inf adds 0 under a target of 0, and is inf under another. A
-        negative target gives NaN.
-
-    Raises:
-        TypeError: If `log_predictions` is not floating, another input not real, or
-            `where` not boolean.
-        ValueError: If an input does not fit the shapes above, `axis` names no axis, or
-            one twice, there is no class, or
-            `reduction` is unknown.
+        Each $\log t_j - x_j$ is off by at most one rounding and 2e-9 (4e-18 in
+        float64). A power series replaces terms near 0, where the formula cancels.
 
     Example:
         >>> import jax.numpy as jnp
@@ -259,21 +218,20 @@ def generalized_kl_divergence(
         Stephen Boyd and Lieven Vandenberghe, "Convex Optimization", 2004,
         https://stanford.edu/~boyd/cvxbook/bv_cvxbook.pdf, section 3.2.6
     """
-    x, t, examples = arguments(
+    x, t, examples = divergence_arguments(
         "log_predictions", log_predictions, "targets", targets,
-        axis, where, weights, reduction, nothing=(-jnp.inf, 0.0),
+        axis, where, weights, reduction, fill=(-jnp.inf, 0.0),
     )  # fmt: skip
     t = checks.check_values("targets", t, examples.holds(t >= 0), "at least 0")
-    loss = jnp.sum(_generalized_entropy(x, t), axis=examples.axes)
+    loss = jnp.sum(_generalized_kl_term(x, t), axis=examples.axes)
     return examples.tail.reduce(loss)
 
 
 # With q = e^x and z = x - log t = log(q/t),
-#     f = t log(t/q) - t + q = t (e^z - 1 - z),   no class's term negative,
-#     df/dx = q - t = t (e^z - 1),   df/dt = -z,
-# the last 0 where it is infinite.
+#     f = t log(t/q) - t + q = t (e^z - 1 - z) >= 0,
+#     df/dx = q - t = t (e^z - 1),   df/dt = -z, with 0 for infinity.
 @pointwise
-def _generalized_entropy(x, t):
+def _generalized_kl_term(x, t):
     absent = t == 0
     q = jnp.exp(x)
     z = -log_quotient(jnp.where(absent, 1, t), x)
@@ -293,57 +251,10 @@ def convex_kl_divergence(
     weights: ArrayLike | None = None,
     reduction: Reduction = "none",
 ) -> jax.Array:
-    r"""Returns `generalized_kl_divergence` under the name that optax first gave it.
+    """Generalized Kullback-Leibler divergence under the name that optax first gave it.
 
-    Choose `generalized_kl_divergence` in new code; this one lets optax code run
+    An alias of `generalized_kl_divergence`. It lets code written for optax run
     unchanged.
-
-    With $x$ the log-predictions and $t$ the targets:
-
-    $$ \sum_j \left( t_j \, (\log t_j - x_j) - t_j + e^{x_j} \right), \qquad
-    0 \log 0 = 0 $$
-
-    Args:
-        log_predictions: Floating, `[..., C]` with the classes along `axis`, logarithms
-            of masses.
-        targets: Real, at least 0, broadcastable to `log_predictions`: masses.
-        axis: The class axis, or a tuple of axes that share one distribution; None for
-            all axes.
-        where: Boolean mask, broadcastable to the per-example loss; False entries count
-            nowhere ([conventions][]). A mask of the rank of `log_predictions` drops
-            single classes.
-        weights: Real weights, broadcastable to the per-example loss ([conventions][]).
-        reduction: "none" for the per-example losses, "sum" for their weighted sum,
-            "mean" for their weighted mean ([conventions][]).
-
-    Returns:
-        `[...]`, at least 0, and 0 only where all masses agree; a scalar if reduced.
-
-    Gradient:
-        $e^{x_j} - t_j$ for `log_predictions`, $\log t_j - x_j$ for `targets`, taken as
-        0 where that is infinite.
-
-    Numerics:
-        Those of `generalized_kl_divergence`.
-
-    Raises:
-        TypeError: If `log_predictions` is not floating, another input not real, or
-            `where` not boolean.
-        ValueError: If an input does not fit the shapes above, `axis` names no axis, or
-            one twice, there is no class, or
-            `reduction` is unknown.
-
-    Example:
-        >>> import jax.numpy as jnp
-        >>> import jaxloss as jl
-        >>> log_predictions = jnp.log(jnp.array([2.0, 1.0, 0.5]))
-        >>> f"{jl.convex_kl_divergence(log_predictions, [2.0, 2.0, 0.0]):.4f}"
-        '0.8863'
-
-    References:
-        Lev M. Bregman, "The relaxation method of finding the common point of convex
-        sets and its application to the solution of problems in convex programming",
-        1967, https://doi.org/10.1016/0041-5553(67)90040-7
     """
     return generalized_kl_divergence(
         log_predictions, targets, axis, where, weights=weights, reduction=reduction

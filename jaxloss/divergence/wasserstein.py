@@ -1,4 +1,4 @@
-"""The Wasserstein distance on a line."""
+"""The Wasserstein distance of histograms on a line."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from jaxloss._core.arguments import checks
 from jaxloss._core.arguments.public import public
 from jaxloss._core.arguments.tail import Reduction
 from jaxloss._core.devices import whole
-from jaxloss.divergence._terms import arguments
+from jaxloss.divergence._terms import divergence_arguments
 
 
 @public()
@@ -23,10 +23,10 @@ def wasserstein_distance(
     weights: ArrayLike | None = None,
     reduction: Reduction = "none",
 ) -> jax.Array:
-    r"""Returns the earth mover's distance of histograms on an integer grid.
+    r"""Wasserstein (earth mover's) distance of histograms on an integer grid.
 
-    Choose it where the classes are ordered, such as ages, ratings or bins of a value,
-    so that a near miss costs less than a far one; `kl_divergence` knows no order.
+    Choose it for ordered classes, such as ages, ratings or bins of a value, where a
+    near miss should cost less than a far one; `kl_divergence` ignores the order.
 
     With $p$ the probabilities and $t$ the targets:
 
@@ -36,34 +36,23 @@ def wasserstein_distance(
         probabilities: Floating, `[..., C]` with the classes along `axis`, at least 0.
         targets: Real, at least 0, broadcastable to `probabilities`, of the same sum.
         axis: The class axis, whose neighbours are a distance of 1 apart.
-        where: Boolean mask, broadcastable to the per-example loss; False entries count
-            nowhere ([conventions][]). A mask of the rank of `probabilities` drops
-            single classes, whose neighbours then are neighbours.
-        weights: Real weights, broadcastable to the per-example loss ([conventions][]).
-        reduction: "none" for the per-example losses, "sum" for their weighted sum,
-            "mean" for their weighted mean ([conventions][]).
+        where: Boolean mask; False entries are excluded. A mask of the rank of
+            `probabilities` excludes single classes and closes the gaps in the grid.
+        weights: Real weights per example.
+        reduction: "none", "sum" or "mean" (weighted).
 
     Returns:
         `[...]`, in steps of the grid times mass, from 0 to C - 1 for probabilities; a
         scalar if reduced.
 
     Gradient:
-        $\sum_{j \le k < C} \operatorname{sign} \sum_{i \le k} (p_i - t_i)$ for
-        probability $j$, the opposite for its target; 0 counts where the cumulative sums
-        agree.
+        $\sum_{j \le k < C} \operatorname{sign} \sum_{i \le k} (p_i - t_i)$, with
+        $\operatorname{sign} 0 = 0$, for probability $j$, and its negative for target
+        $j$.
 
     Numerics:
-        Computes in float32, or float64 if an input is float64; time and memory are
-        linear in the number of elements. An empty or fully masked input has sum and
-        mean 0. Sums that differ are not scaled: the difference stays on the last class.
-        A negative entry gives NaN.
-
-    Raises:
-        TypeError: If `probabilities` is not floating, another input not real, or
-            `where` not boolean.
-        ValueError: If an input does not fit the shapes above, `axis` names no axis,
-            there is no class, or
-            `reduction` is unknown.
+        If the two sums differ, neither histogram is rescaled: the surplus stays at the
+        last class, at no cost. A negative entry gives NaN.
 
     Example:
         >>> import jaxloss as jl
@@ -80,16 +69,16 @@ def wasserstein_distance(
     """
     ndim = checks.to_array("probabilities", probabilities).ndim
     axis = checks.canonical_axis("axis", axis, ndim)
-    p, t, examples = arguments(
+    p, t, examples = divergence_arguments(
         "probabilities", probabilities, "targets", targets,
-        axis, where, weights, reduction, nothing=(0.0, 0.0),
+        axis, where, weights, reduction, fill=(0.0, 0.0),
     )  # fmt: skip
     p, t = (
         checks.check_values(name, mass, examples.holds(mass >= 0), "at least 0")
         for name, mass in (("probabilities", p), ("targets", t))
     )
     surplus = whole(jnp.where((p >= 0) & (t >= 0), p - t, jnp.nan), axis)
-    # What has to cross from each point to the next; beyond the last there is none.
+    # The mass that moves from each class to the next; none moves beyond the last.
     flow = jnp.cumsum(surplus, axis=axis)
     classes = examples.classes
     if classes is None:
