@@ -1,4 +1,4 @@
-"""Ranking losses: the scores of a list of items against their relevance."""
+"""Ranking losses: scores of a list of items against the relevance of the items."""
 
 from __future__ import annotations
 
@@ -22,11 +22,10 @@ def ranking_softmax_loss(
     weights: ArrayLike | None = None,
     reduce_fn: Callable[..., ArrayLike] | None = jnp.mean,
 ) -> jax.Array:
-    r"""Returns the cross entropy of relevance and softmax(scores) over a list of items.
+    r"""Ranking softmax loss: cross entropy of relevance over a list of items.
 
     Choose it to learn an order from graded relevance, a whole list at a time.
-    `softmax_cross_entropy` is the same for one list without padding, and has weights
-    for lists instead of items.
+    `softmax_cross_entropy` has the same formula, but weights per list, not per item.
 
     With $s$ the logits, $y$ the labels and $w$ the weights of the items:
 
@@ -34,35 +33,24 @@ def ranking_softmax_loss(
 
     Args:
         logits: Floating, `[..., items]`, the score of each item.
-        labels: Real, at least 0, broadcastable to `logits`: the relevance of each item;
-            its scale is the loss's.
-        where: Boolean mask, broadcastable to `logits`: False for an item that is not in
-            the list, such as padding. A list without any item counts nowhere.
-        weights: Real weights of the items, broadcastable to `logits`.
-        reduce_fn: What reduces the losses of the lists, called as
-            `reduce_fn(losses, where=lists)`, with `lists` True where a list has an
-            item, or None without `where`. None returns the losses, 0 for a list without
-            items.
+        labels: Real, at least 0, broadcastable to `logits`: the relevance of each item.
+            The loss is proportional to them.
+        where: Boolean mask, broadcastable to `logits`; False items, such as padding,
+            are not in the list. A list without items is excluded.
+        weights: Real weights per item, broadcastable to `logits`.
+        reduce_fn: The function that reduces the losses of the lists, called as
+            `reduce_fn(losses, where=lists)`. `lists` is True where a list has an item,
+            or None if there is no `where`. None returns the losses, 0 for a list
+            without items.
 
     Returns:
-        What `reduce_fn` makes of `[...]`, in nats times relevance; 0 where there is
-        nothing to reduce.
+        The result of `reduce_fn` on losses `[...]`, in nats times relevance; 0 where
+        there is nothing to reduce.
 
     Gradient:
         With $p$ the softmax of a list and $Y = \sum_i w_i y_i$: $Y p_i - w_i y_i$ for
-        `logits`, $-w_i \log p_i$ for `labels`, $-y_i \log p_i$ for `weights`; exactly 0
-        for an item that is not in the list.
-
-    Numerics:
-        Computes in float32, or float64 if `logits` or `labels` are float64; time and
-        memory are linear in the number of elements. The largest score is left out of
-        the sum of exponentials: a loss of 1e-20 keeps its digits. A score of -inf has
-        probability and gradient 0; a relevance of 0 there adds 0, another gives inf.
-
-    Raises:
-        TypeError: If `logits` is not floating, another input not real, or `where` not
-            boolean.
-        ValueError: If an input does not broadcast to `logits`, or that has no items.
+        `logits`, $-w_i \log p_i$ for `labels` and $-y_i \log p_i$ for `weights`;
+        exactly 0 for an item that is not in the list.
 
     Example:
         >>> import jaxloss as jl
@@ -88,7 +76,7 @@ def ranking_softmax_loss(
         checks.check_broadcast("where", where.shape, "logits", logits.shape)
         where = checks.broadcast_to(where, logits)
         valid = jnp.any(where, axis=axes)
-        # Without a score and without relevance an item is not in the list.
+        # An item outside the list has probability 0 here, and relevance 0 below.
         logits = jnp.where(where, logits, -jnp.inf)
     gains = _per_item("labels", labels, logits, where, dtype)
     if weights is not None:
@@ -105,7 +93,7 @@ def _per_item(name, value, logits, where, dtype):
 
 
 def _reduce(loss, valid, reduce_fn):
-    """`reduce_fn` over the lists that have a valid item; 0 where there is none."""
+    """`reduce_fn` over the lists that have an item; 0 where there is none."""
     if reduce_fn is None:
         return loss
     if not loss.size:
@@ -113,6 +101,8 @@ def _reduce(loss, valid, reduce_fn):
         return jnp.zeros(result.shape, result.dtype)
     if valid is None:
         return jnp.asarray(reduce_fn(loss, where=None))
-    # The loss of an invalid list is 0, and so is any mean over those alone.
+    # A list without items has a loss of 0. If no list has an item, all lists take part,
+    # so that a mean is 0 and not 0/0. A mean along one axis is NaN for a group without
+    # a valid list; the mean of all losses of the group, which is 0, replaces it.
     value = reduce_fn(loss, where=valid | ~jnp.any(valid))
     return jnp.where(jnp.isnan(value), reduce_fn(loss, where=None), value)
