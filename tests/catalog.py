@@ -21,6 +21,7 @@ holds for the new loss or fails by its name; `pytest -k huber_loss` runs one los
 
 from cases import (
     binary,
+    custom,
     divergence,
     embedding,
     margin,
@@ -46,4 +47,5 @@ CASES = [
     *segmentation.CASES,
     *sequence.CASES,
     *vocabulary.CASES,
+    *custom.CASES,
 ]
