@@ -10,7 +10,7 @@ import platform
 import jax
 from tqdm import tqdm
 
-from benchmarks import report
+from benchmarks import eager, report
 from benchmarks.cases import ROWS, installed
 from benchmarks.measure import measure
 
@@ -21,6 +21,15 @@ def main() -> None:
     if not rows:
         names = ", ".join(row.name for row in ROWS)
         raise SystemExit(f"No row's name contains {options.rows!r}: {names}.")
+    of_calls = None
+    if options.rows is None:
+        print("Calls outside jit:")
+        of_calls = eager.measure(
+            rounds=options.rounds, calls=10 if options.quick else 200
+        )
+        print(eager.markdown(of_calls))
+        for broken in eager.missed(of_calls):
+            print(f"MISSED: {broken}")
     results = []
     progress = tqdm(rows)
     for row in progress:
@@ -41,6 +50,7 @@ def main() -> None:
         "date": datetime.date.today().isoformat(),
         "rounds": options.rounds,
         "results": results,
+        "eager": of_calls,
     }
     print(report.markdown(table))
     folder = options.output

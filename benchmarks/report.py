@@ -5,6 +5,7 @@ import pathlib
 import re
 from typing import Any
 
+from benchmarks import eager
 from benchmarks.measure import reached
 
 FOLDER = pathlib.Path(__file__).parent
@@ -36,6 +37,8 @@ def markdown(report: dict[str, Any]) -> str:
         name = result["row"] + ("" if result["dtype"] == "float32" else ", bfloat16")
         goal = "–" if floor is None else f"{floor}{' missed' if missed else ''}"
         lines.append(f"| {name} | {shown} | {goal} | {times} | {memory} |")
+    if calls := report.get("eager"):
+        lines += ["", "Calls outside `jit`, on 64 numbers:", "", eager.markdown(calls)]
     return "\n".join(lines)
 
 

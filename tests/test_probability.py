@@ -7,6 +7,7 @@ import pytest
 from mpmath import mp, mpf
 from ulp import ulp
 
+from jaxloss._core import softmax
 from jaxloss._core.numerics import probability
 
 # What log_quotient may be off by, beyond one rounding of its result.
@@ -73,7 +74,7 @@ def exact_softmax(logits):
 def test_probabilities_and_what_they_lack_to_one_keep_their_digits():
     @jax.jit
     def measured(logits):
-        p = probability.softmax(logits, (1,))
+        p = softmax.softmax(logits, (1,))
         lack = probability.times_complement(jnp.ones_like(p), p, (1,))
         return p, lack, probability.log_softmax(logits, (1,))
 
@@ -96,7 +97,7 @@ def test_softmax_has_accurate_derivatives_where_a_class_is_sure():
     ct = np.array([0.7, -1.3, 0.2, 2.1], np.float32)
 
     def loss(x):
-        return jnp.vdot(ct, probability.softmax(x, (0,)))
+        return jnp.vdot(ct, softmax.softmax(x, (0,)))
 
     pulled_back = jax.jit(jax.grad(loss))
     tangent = jax.jit(lambda x: jax.jvp(loss, (x,), (ct,))[1])
@@ -119,9 +120,9 @@ def test_impossible_classes_have_no_probability_and_no_slope():
     def everything(x):
         log_p, _, p = probability.log_softmax(x, (1,))
         log_p = jnp.where(jnp.isneginf(log_p), 0, log_p)
-        return jnp.sum(jnp.sin(p) + log_p + jnp.cos(probability.softmax(x, (1,))))
+        return jnp.sum(jnp.sin(p) + log_p + jnp.cos(softmax.softmax(x, (1,))))
 
-    p = probability.softmax(logits, (1,))
+    p = softmax.softmax(logits, (1,))
     np.testing.assert_allclose(p[0], [1 / (1 + np.e), 0, np.e / (1 + np.e)], rtol=1e-6)
     assert not np.any(p[1])
     gradient = jax.jit(jax.grad(everything))(logits)

@@ -28,6 +28,8 @@ def page(folder: Path = RESULTS):
         yield from ("", *chart(results), "")
         yield from ("### Milliseconds", "", *times(results, peers), "")
         yield from ("### Temporaries, MiB", "", *memory(results, peers), "")
+        if report.get("eager"):
+            yield from ("### Calls outside jit", "", *calls(report["eager"]), "")
 
 
 def label(result) -> str:
@@ -62,6 +64,25 @@ def times(results, peers):
             ratio = took[peer] / took["jaxloss"] if peer in took else None
             cells.append("" if ratio is None else f"{took[peer]:.1f} ({ratio:.2f})")
         yield f"| {label(result)} | {took['jaxloss']:.1f} | {' | '.join(cells)} |"
+
+
+def calls(report):
+    """Microseconds of a call on 64 numbers, and how many times optax's time it takes."""
+    yield "| Loss | Value | optax | Ratio | Gradient | optax | Ratio |"
+    yield "| --- | --: | --: | --: | --: | --: | --: |"
+    for row in report["rows"]:
+        cells = [
+            cell
+            for kind in report["mean"]
+            for cell in (
+                f"{row[kind]['jaxloss']:.0f}",
+                f"{row[kind]['optax']:.0f}",
+                f"{row[kind]['jaxloss'] / row[kind]['optax']:.2f}",
+            )
+        ]
+        yield f"| `{row['loss']}` | {' | '.join(cells)} |"
+    value, gradient = report["mean"].values()
+    yield f"| Geometric mean | | | {value:.2f} | | | {gradient:.2f} |"
 
 
 def memory(results, peers):

@@ -1,4 +1,4 @@
-"""The focal loss: a cross entropy times a power of the probability it misses."""
+"""Binary focal loss: cross entropy times (1 - p_t)^gamma, a power of the miss."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from jaxloss._core.numerics.exact import (
     quotient,
     remainder,
     two_difference,
+    with_derivative_of,
     zero_safe_product,
 )
 from jaxloss._core.numerics.functions import exp_minus, log1p_unit, magnitude
@@ -45,9 +46,8 @@ def sigmoid_focal_loss(
     Args:
         logits: Floating, `[...]`, log-odds.
         labels: Real, 0, 1 or a probability between them, broadcastable to `logits`.
-        alpha: $\alpha$ in [0, 1], the weight of the positive class against
-            $1 - \alpha$, broadcastable to `logits`. None, as in optax, omits the
-            factor.
+        alpha: $\alpha$ in [0, 1], broadcastable to `logits`, the weight of label 1.
+            None, as in optax, omits the factor.
         gamma: $\gamma \ge 0$, broadcastable to `logits`; a larger gamma reduces the
             loss of easy examples more. 2.0 as in the paper.
         where: Boolean mask; False entries are excluded.
@@ -80,231 +80,257 @@ def sigmoid_focal_loss(
         Loss for Dense Object Detection", 2017, equations 4 and 5,
         https://arxiv.org/abs/1708.02002
     """
-    balance = {} if alpha is None else {"alpha": alpha}
-    (x, y, gamma, *balance), tail = checks.elementwise(
+    optional = {} if alpha is None else {"alpha": alpha}
+    (x, y, gamma, *alphas), tail = checks.elementwise(
         where,
         weights,
         reduction,
         logits=logits,
         labels=labels,
         gamma=gamma,
-        **balance,
+        **optional,
     )
     loss = _focal(x, y, gamma)
-    for a in balance:
-        loss = loss * _balance(a, y)
+    for alpha in alphas:
+        loss = loss * _alpha_t(alpha, y)
     return tail.reduce(loss)
 
 
-# In a = |x|, with u = e^-a, `strong` the label's mass on the class that x speaks for
-# and `weak` the mass on the other, cross entropy h and miss = 1 - p_t are
-#     h = weak a + log1p(u),                 dh/da = (weak - strong u)/(1 + u),
-#     miss = (weak + strong u)/(1 + u),      d log(miss)/da = lean/(1 + u),
-# with lean = (weak - strong) u/(weak + strong u), at most 1. A power gamma multiplies
-# what rounding took from miss, so that this is known, and put back to first order.
-def _sides(x, y, a):
-    right = x == a
-    u, u_lost = exp_minus(a)
+# Let a = |x| and u = e^-a. `agree` is the label's mass on the class that x predicts
+# (the positive class for x >= 0), `disagree` its mass on the other class. Then the
+# cross entropy h and miss = 1 - p_t are
+#     h = disagree a + log1p(u),               dh/da = (disagree - agree u)/(1 + u),
+#     miss = (disagree + agree u)/(1 + u),     d log(miss)/da = v/(1 + u),
+#     v = (disagree - agree) u/(disagree + agree u), at most 1.
+# A power gamma multiplies the relative rounding error of miss. Therefore the functions
+# below also return rounding errors, which the caller adds to first order: `y_error` is
+# the exact value of y less the rounded y, or the same divided by y where it says
+# "relative".
+def _exp_and_masses(x, y, a):
+    """x >= 0, u = e^-a and its rounding error, `agree` and `disagree`."""
+    positive = x == a
+    u, u_error = exp_minus(a)
     return (
-        right,
+        positive,
         u,
-        u_lost,
-        jnp.where(right, y, 1 - y),
-        jnp.where(right, 1 - y, y),
+        u_error,
+        jnp.where(positive, y, 1 - y),
+        jnp.where(positive, 1 - y, y),
     )
 
 
-def _miss(u, u_lost, strong, weak):
-    """miss, how much it is short relative to itself, and the same of 1/(1 + u).
+def _miss(u, u_error, agree, disagree):
+    """miss and sigmoid(a) = 1/(1 + u), each with its relative rounding error.
 
-    The products with -u keep the uses of u few enough for XLA to fuse it.
+    The products use -u instead of u: this keeps the uses of u few enough for XLA to
+    fuse it into them instead of storing it.
     """
-    v = -u
-    share = 1 / (1 - v)
-    above = weak - strong * v
-    miss = above * share
-    short = ((above - miss) + miss * v) + (strong - miss) * u_lost
-    short = short / jnp.where(above == 0, 1, above)
-    share_short = ((1 - share) + share * v) - share * u_lost
-    return miss, stop_gradient(short), share, stop_gradient(share_short)
+    minus_u = -u
+    sigmoid = 1 / (1 - minus_u)
+    numerator = disagree - agree * minus_u
+    miss = numerator * sigmoid
+    error = ((numerator - miss) + miss * minus_u) + (agree - miss) * u_error
+    error = error / jnp.where(numerator == 0, 1, numerator)
+    sigmoid_error = ((1 - sigmoid) + sigmoid * minus_u) - sigmoid * u_error
+    return miss, stop_gradient(error), sigmoid, stop_gradient(sigmoid_error)
 
 
-def _lean(u, strong, weak):
-    above = weak + strong * u
-    return (weak - strong) * quotient(u, jnp.where(above == 0, 1, above))
+def _log_miss_slope(u, agree, disagree):
+    """v = (1 + u) d log(miss)/da."""
+    numerator = disagree + agree * u
+    excess = disagree - agree
+    return excess * quotient(u, jnp.where(numerator == 0, 1, numerator))
 
 
 def _log_miss(x, y):
-    """log(miss), and what rounding took from it."""
+    """log(miss) and its rounding error."""
     finite = jnp.where(jnp.isinf(x), 0, x)
-    _, u, u_lost, strong, weak = _sides(finite, y, magnitude(finite))
-    above = weak + strong * u
-    low = above < 0.5
-    log = jnp.log(jnp.where(low & (above > 0), above, 1))
-    log = jnp.where(low, log, jnp.log1p(-strong * jnp.where(low, 0, (1 - u) - u_lost)))
-    # At a hard label log(above) is -a, rounded once less; the derivatives are its own.
-    exact = jnp.where(weak == 0, -strong * magnitude(finite), log)
-    log = _valued(stop_gradient(exact), log)
-    soft, soft_lost = log1p_unit(u, u_lost)
-    log, lost = two_difference(log, soft)
-    return log, lost - soft_lost
+    _, u, u_error, agree, disagree = _exp_and_masses(finite, y, magnitude(finite))
+    numerator = disagree + agree * u
+    low = numerator < 0.5
+    log = jnp.log(jnp.where(low & (numerator > 0), numerator, 1))
+    one_minus_u = (1 - u) - u_error
+    log = jnp.where(low, log, jnp.log1p(-agree * jnp.where(low, 0, one_minus_u)))
+    # At a hard label log(numerator) is -a, without the rounding of u. This value keeps
+    # the derivatives of the general formula.
+    exact = jnp.where(disagree == 0, -agree * magnitude(finite), log)
+    log = with_derivative_of(stop_gradient(exact), log)
+    softplus, softplus_error = log1p_unit(u, u_error)
+    log, error = two_difference(log, softplus)
+    return log, error - softplus_error
 
 
-# The modulating factor M = miss^gamma,
-#     dM/dx = gamma M · d log(miss)/dx,   where the power's rule needs miss^(gamma - 1),
-#     dM/dy = gamma miss^(gamma - 1) · d miss/dy,   dM/dgamma = M log(miss).
+# The modulating factor M = miss^gamma:
+#     dM/dx = gamma M · d log(miss)/dx,     which needs no miss^(gamma - 1),
+#     dM/dy = gamma miss^(gamma - 1) · d miss/dy,     dM/dgamma = M log(miss).
 def _modulate_forward(x, y, gamma):
-    _, *sides = _sides(x, y, magnitude(x))
-    miss, *_ = _miss(*sides)
-    # A negative power belongs to a derivative, in which h vanishes before miss does.
+    _, *exp_and_masses = _exp_and_masses(x, y, magnitude(x))
+    miss, *_ = _miss(*exp_and_masses)
+    # Only derivatives use a negative gamma, and they multiply M by h. Where miss
+    # underflows to 0, h is 0 too, and any finite M gives the limit 0.
     miss = jnp.where((gamma < 0) & (miss == 0), 1, miss)
     return _power(miss, gamma), (x, y, gamma)
 
 
 def _power(miss, gamma):
-    """miss^gamma; XLA makes a constant cube two products, which round twice."""
+    """miss^gamma.
+
+    For a constant gamma of 3 XLA replaces the power by two products, which round twice.
+    Here the cube is corrected by both rounding errors.
+    """
     square = miss * miss
     cube = square * miss
-    lost = remainder(cube, square, miss) + remainder(square, miss, miss) * miss
-    return jnp.where(gamma == 3, cube - lost, miss**gamma)
+    excess = remainder(cube, square, miss) + remainder(square, miss, miss) * miss
+    return jnp.where(gamma == 3, cube - excess, miss**gamma)
 
 
 def _modulate_backward(residuals, cotangent):
     x, y, gamma = residuals
-    right, u, _, strong, weak = _sides(x, y, magnitude(x))
+    positive, u, _, agree, disagree = _exp_and_masses(x, y, magnitude(x))
     factor = cotangent * _modulate(x, y, gamma)
-    x_slope = factor * gamma * (_lean(u, strong, weak) / (1 + u))
+    x_slope = factor * gamma * (_log_miss_slope(u, agree, disagree) / (1 + u))
     y_slope = cotangent * _modulate_y(x, y, gamma)
-    return jnp.where(right, x_slope, -x_slope), y_slope, factor * _log_miss(x, y)[0]
+    x_slope = jnp.where(positive, x_slope, -x_slope)
+    return x_slope, y_slope, factor * _log_miss(x, y)[0]
 
 
 _modulate = analytic(_modulate_forward, _modulate_backward)
 
 
 def _modulate_y(x, y, gamma):
+    """dM/dy."""
     slope = zero_safe_product(gamma, _modulate(x, y, gamma - 1)) * _tanh_half(x)
     return jnp.where(x >= 0, -slope, slope)
 
 
 def _tanh_half(x):
-    """tanh(abs(x)/2), of which -tanh(x/2) is d miss/dy."""
-    u, u_lost = exp_minus(magnitude(x))
-    return ((1 - u) - u_lost) / (1 + u)
+    """tanh(|x|/2) = (1 - u)/(1 + u); d miss/dy is -tanh(x/2)."""
+    u, u_error = exp_minus(magnitude(x))
+    return ((1 - u) - u_error) / (1 + u)
 
 
-# A factor that keeps what rounding took from a small term from being flushed to 0.
-_LIFT = 2.0**40
+# Without this factor XLA would flush the rounding errors of small terms to 0.
+_SCALE = 2.0**40
 
 
-# f = M h and df/da = (M (weak - strong u) + gamma f lean)/(1 + u), where a hard label
-# leaves two terms of one sign. A mean and its gradient are two passes over x and y and
-# one over f, and the slope is written over f: no temporaries, and twice the speed of
-# sigmoid and log-sigmoid. For that the two share nothing but f, which XLA would write
-# to memory: not even |x|, hence two forms of it, nor x >= 0, which is x = |x|.
+# f = M h and df/da = (M (disagree - agree u) + gamma f v)/(1 + u). At a hard label both
+# terms have the same sign.
+#
+# XLA for CPU computes a mean with its gradient in two passes over x and y and one over
+# f, and writes the slope into the memory of f: no temporary arrays, and twice as fast
+# as sigmoid and log-sigmoid. This needs forward and backward to share no subexpression
+# but f, since XLA would store it for both passes. Hence one uses `jnp.abs` and the
+# other `magnitude`, and `_exp_and_masses` tests x == a instead of x >= 0.
 def _focal_forward(x, y, gamma):
     a = jnp.abs(x)
-    _, u, u_lost, strong, weak = _sides(x, y, a)
-    miss, short, *_ = _miss(u, u_lost, strong, weak)
-    log, log_lost = log1p_unit(u, u_lost)
-    h = weak * a + log
-    value = _power(miss, gamma) * (h + (h * (gamma * short) + log_lost))
-    return jnp.where(jnp.isinf(a), zero_safe_product(weak, a), value), (x, y, gamma)
+    _, u, u_error, agree, disagree = _exp_and_masses(x, y, a)
+    miss, miss_error, *_ = _miss(u, u_error, agree, disagree)
+    softplus, softplus_error = log1p_unit(u, u_error)
+    h = disagree * a + softplus
+    value = _power(miss, gamma) * (h + (h * (gamma * miss_error) + softplus_error))
+    value = jnp.where(jnp.isinf(a), zero_safe_product(disagree, a), value)
+    return value, (x, y, gamma)
 
 
 def _focal_backward(residuals, cotangent):
     x, y, gamma = residuals
-    right, u, u_lost, strong, weak = _sides(x, y, magnitude(x))
-    _, short, share, share_short = _miss(u, u_lost, strong, weak)
+    positive, u, u_error, agree, disagree = _exp_and_masses(x, y, magnitude(x))
+    _, miss_error, sigmoid, sigmoid_error = _miss(u, u_error, agree, disagree)
     f, factor = _focal(x, y, gamma), _modulate(x, y, gamma)
-    outer = factor * _LIFT * (weak - strong * u)
-    # An f beyond 1e26 comes with a lean of 0.
-    inner = gamma * _lean(u, strong, weak) * (jnp.minimum(f, 1e26) * _LIFT)
-    slope = outer + inner
-    lost = (inner - slope) + outer + outer * (gamma * short)
-    lost = lost + slope * share_short - factor * _LIFT * (strong * u_lost)
-    slope = (slope + stop_gradient(lost)) * share / _LIFT * cotangent
+    by_entropy = factor * _SCALE * (disagree - agree * u)
+    by_factor = gamma * _log_miss_slope(u, agree, disagree)
+    # The bound keeps the product finite. Where f exceeds 1e26, v is 0.
+    by_factor = by_factor * (jnp.minimum(f, 1e26) * _SCALE)
+    slope = by_entropy + by_factor
+    error = (by_factor - slope) + by_entropy + by_entropy * (gamma * miss_error)
+    error = error + slope * sigmoid_error - factor * _SCALE * (agree * u_error)
+    slope = (slope + stop_gradient(error)) * sigmoid / _SCALE * cotangent
     return (
-        jnp.where(right, slope, -slope),
+        jnp.where(positive, slope, -slope),
         cotangent * _label_slope(x, y, gamma, factor),
         cotangent * _gamma_slope(x, y, gamma, factor),
     )
 
 
-# df/dy = h dM/dy - M x = -sign(x) M (a + gamma h (1 - u)/above), and df/dgamma =
-# M h log(miss). Each exact to a few roundings, with the derivatives of a form of which
-# no part leaves the range.
-def _label_slope(x, y, gamma, factor):
-    finite = jnp.where(jnp.isinf(x), 0, x)
-    right, u, u_lost, strong, weak = _sides(finite, y, magnitude(finite))
-    _, short, *_ = _miss(u, u_lost, strong, weak)
-    h, h_lost = _entropy(u, u_lost, weak * magnitude(finite))
-    above = weak + strong * u
-    above = jnp.where(above == 0, 1, above)
-    press = h / above
-    press_lost = (remainder(h, above, press) + h_lost - press * strong * u_lost) / above
-    gap = 1 - u
-    gap_lost = ((1 - gap) - u) - u_lost
-    side = gamma * press * gap
-    side_lost = gamma * (press * gap_lost + press_lost * gap)
-    total, total_lost = two_difference(magnitude(finite), -side)
-    total = total + (total_lost + side_lost + zero_safe_product(gamma * short, total))
-    slope = factor * jnp.where(right, -total, total)
-    return _valued(stop_gradient(slope), _pull(x, y, gamma) - factor * finite)
-
-
-def _gamma_slope(x, y, gamma, factor):
-    finite = jnp.where(jnp.isinf(x), 0, x)
-    _, u, u_lost, strong, weak = _sides(finite, y, magnitude(finite))
-    _, short, *_ = _miss(u, u_lost, strong, weak)
-    h, h_lost = _entropy(u, u_lost, weak * magnitude(finite))
-    log_miss, log_miss_lost = _log_miss(x, y)
-    whole = h * log_miss
-    part = whole * (gamma * short) - remainder(whole, h, log_miss)
-    part = part + h * log_miss_lost + h_lost * log_miss
-    slope = factor * (whole + part)
-    return _valued(stop_gradient(slope), h * factor * log_miss)
-
-
-def _entropy(u, u_lost, rest):
-    """h = rest + log1p(u), and what rounding took from it."""
-    log, log_lost = log1p_unit(u, u_lost)
-    h, h_lost = two_difference(rest, -log)
-    return h, h_lost + log_lost
-
-
-@pointwise
-def _valued(value, alike):
-    """The value, with the derivatives of another that is alike."""
-    return value, (jnp.zeros_like(value), jnp.ones_like(alike))
-
-
 _focal = analytic(_focal_forward, _focal_backward)
 
 
-# Its slopes in one piece each: at an infinite loss the two terms' would be inf - inf.
+# df/dy = h dM/dy - M x = -sign(x) M (a + gamma h (1 - u)/(disagree + agree u)) and
+# df/dgamma = M h log(miss). Both functions below compute the value exactly to a few
+# roundings, and take the derivatives from a form in which no factor over- or
+# underflows.
+def _label_slope(x, y, gamma, factor):
+    """df/dy, with `factor` = M."""
+    finite = jnp.where(jnp.isinf(x), 0, x)
+    positive, u, u_error, agree, disagree = _exp_and_masses(
+        finite, y, magnitude(finite)
+    )
+    _, miss_error, *_ = _miss(u, u_error, agree, disagree)
+    h, h_error = _cross_entropy(u, u_error, disagree * magnitude(finite))
+    numerator = disagree + agree * u
+    numerator = jnp.where(numerator == 0, 1, numerator)
+    ratio = h / numerator
+    ratio_error = remainder(h, numerator, ratio) + h_error - ratio * agree * u_error
+    ratio_error = ratio_error / numerator
+    one_minus_u = 1 - u
+    one_minus_u_error = ((1 - one_minus_u) - u) - u_error
+    term = gamma * ratio * one_minus_u
+    term_error = gamma * (ratio * one_minus_u_error + ratio_error * one_minus_u)
+    total, error = two_difference(magnitude(finite), -term)
+    error = error + term_error + zero_safe_product(gamma * miss_error, total)
+    total = total + error
+    slope = factor * jnp.where(positive, -total, total)
+    surrogate = _entropy_times_modulate_y(x, y, gamma) - factor * finite
+    return with_derivative_of(stop_gradient(slope), surrogate)
+
+
+def _gamma_slope(x, y, gamma, factor):
+    """df/dgamma, with `factor` = M."""
+    finite = jnp.where(jnp.isinf(x), 0, x)
+    _, u, u_error, agree, disagree = _exp_and_masses(finite, y, magnitude(finite))
+    _, miss_error, *_ = _miss(u, u_error, agree, disagree)
+    h, h_error = _cross_entropy(u, u_error, disagree * magnitude(finite))
+    log_miss, log_miss_error = _log_miss(x, y)
+    product = h * log_miss
+    error = product * (gamma * miss_error) - remainder(product, h, log_miss)
+    error = error + h * log_miss_error + h_error * log_miss
+    slope = factor * (product + error)
+    return with_derivative_of(stop_gradient(slope), h * factor * log_miss)
+
+
+def _cross_entropy(u, u_error, linear):
+    """h = linear + log1p(u) and its rounding error."""
+    softplus, softplus_error = log1p_unit(u, u_error)
+    h, h_error = two_difference(linear, -softplus)
+    return h, h_error + softplus_error
+
+
+# The paper's alpha_t. Written as one rule, since autodiff would add two terms per
+# derivative, which at an infinite loss are inf - inf.
 @pointwise
-def _balance(alpha, y):
+def _alpha_t(alpha, y):
     return alpha * y + (1 - alpha) * (1 - y), (2 * y - 1, 2 * alpha - 1)
 
 
-# h dM/dy = gamma h N with N = miss^(gamma - 1) d and d = d miss/dy. Its slope in y,
-# gamma N ((gamma - 1) h d/miss - x), is finite where that of N alone overflows.
+# h dM/dy = gamma h N with N = miss^(gamma - 1) d and d = d miss/dy. Its derivative in
+# y, gamma N ((gamma - 1) h d/miss - x), is finite where dN/dy alone overflows.
 @pointwise
-def _pull(x, y, gamma):
-    right, u, u_lost, strong, weak = _sides(x, y, magnitude(x))
-    sign = jnp.where(right, 1, -1)
+def _entropy_times_modulate_y(x, y, gamma):
+    """h dM/dy."""
+    positive, u, u_error, agree, disagree = _exp_and_masses(x, y, magnitude(x))
+    sign = jnp.where(positive, 1, -1)
     finite = jnp.where(jnp.isinf(x), 0, x)
-    h = weak * magnitude(finite) + log1p_unit(u, u_lost)[0]
-    miss, *_ = _miss(u, u_lost, strong, weak)
+    h = disagree * magnitude(finite) + log1p_unit(u, u_error)[0]
+    miss, *_ = _miss(u, u_error, agree, disagree)
     d = -sign * _tanh_half(x)
-    less = _modulate(x, y, gamma - 1)
-    pull = zero_safe_product(gamma, less * d)
-    pressed = (gamma - 1) * (h / jnp.where(miss == 0, 1, miss)) * d
-    h_slope = (weak - strong * u) * pull
-    lean = (gamma - 1) * _lean(u, strong, weak) * pull
-    bend = zero_safe_product(gamma, less) * (2 * u / (1 + u))
-    return h * pull, (
-        (sign * (h_slope + h * lean) - h * bend) / (1 + u),
-        pull * (pressed - finite),
-        h * (less * d + pull * _log_miss(x, y)[0]),
+    power = _modulate(x, y, gamma - 1)
+    gamma_n = zero_safe_product(gamma, power * d)
+    h_part = (gamma - 1) * (h / jnp.where(miss == 0, 1, miss)) * d
+    by_h = (disagree - agree * u) * gamma_n
+    by_power = (gamma - 1) * _log_miss_slope(u, agree, disagree) * gamma_n
+    by_d = zero_safe_product(gamma, power) * (2 * u / (1 + u))
+    return h * gamma_n, (
+        (sign * (by_h + h * by_power) - h * by_d) / (1 + u),
+        gamma_n * (h_part - finite),
+        h * (power * d + gamma_n * _log_miss(x, y)[0]),
     )

@@ -1,4 +1,4 @@
-"""Regions as probabilities of pixels, and how far two of them miss each other."""
+"""Regions as probabilities per pixel, and the share of pixels where two differ."""
 
 from __future__ import annotations
 
@@ -11,18 +11,19 @@ import jax.numpy as jnp
 from jaxloss._core.arguments import checks
 from jaxloss._core.arguments.classes import mask_classes, per_class
 from jaxloss._core.arguments.tail import reduce_loss, weigh
-from jaxloss._core.numerics.probability import sigmoid, softmax, times_complement
+from jaxloss._core.numerics.probability import sigmoid, times_complement
 from jaxloss._core.rule.analytic import pointwise
+from jaxloss._core.softmax import softmax
 
 
 class _Pixels(NamedTuple):
-    """What is known of every pixel, in the shape [..., C] of the predictions."""
+    """Arrays over pixels and classes, in the shape [..., C] of the predictions."""
 
-    p: jax.Array  # predicted probability, 0 where dropped
-    t: jax.Array  # target, 0 where dropped
+    p: jax.Array  # predicted probability, 0 where excluded
+    t: jax.Array  # target, 0 where excluded
     missed: jax.Array  # t (1 - p)
-    weight: jax.Array | None  # [..., 1], 0 where dropped
-    counts: jax.Array | None  # boolean, what is neither dropped nor of weight 0
+    weight: jax.Array | None  # [..., 1], 0 where excluded
+    counts: jax.Array | None  # boolean, neither excluded nor of weight 0
 
 
 def to_pixels(predictions, targets, apply_softmax, where, weights, reduction):
@@ -52,7 +53,8 @@ def to_pixels(predictions, targets, apply_softmax, where, weights, reduction):
         p = _probabilities(examples.select(predictions.astype(dtype)), examples)
         missed = t * (1 - p)
     elif predictions.shape[-1] == 1:
-        logits = masked.astype(dtype)  # once: the gradient is rounded once
+        # One cast for both uses, so that their gradients are summed before rounding.
+        logits = masked.astype(dtype)
         p, missed = sigmoid(logits), t * sigmoid(-logits)
     else:
         p = softmax(masked.astype(dtype), axes)
@@ -67,30 +69,31 @@ def to_pixels(predictions, targets, apply_softmax, where, weights, reduction):
     return _Pixels(examples.select(p), t, missed, weight, counts)
 
 
-# Rounding, as of an image that was resampled, may put a probability a little outside
-# [0, 1], where the loss is as well defined; a logit in its place gives NaN.
-_SLACK = 1e-3
+# Rounding, for instance by resampling an image, may put a probability slightly outside
+# [0, 1], where the loss is still well defined. A value farther outside must be a logit
+# and gives NaN.
+_TOLERANCE = 1e-3
 
 
 def _probabilities(p, examples):
-    inside = (p >= -_SLACK) & (p <= 1 + _SLACK)
+    inside = (p >= -_TOLERANCE) & (p <= 1 + _TOLERANCE)
     p = checks.check_values(
         "predictions", p, examples.holds(inside), "probabilities if not apply_softmax"
     )
     return jnp.where(inside, p, jnp.nan)
 
 
-def misfit(pixels, axis, alpha, beta, smooth):
-    """Per class, the loss and whether any pixel counts (None: all do).
+def tversky_per_class(pixels, axis, alpha, beta, smooth):
+    """The Tversky loss per class, and where any pixel counts (None: everywhere).
 
-    Of the hits Σ w p t, the false positives Σ w p (1 - t) and the false negatives
-    Σ w t (1 - p), the wrong ones' share, with no difference of sums.
+    The hits Σ w p t, false positives Σ w p (1 - t) and false negatives Σ w t (1 - p)
+    are summed separately: a difference of sums would round small losses to 0.
     """
     p, t, missed, weight, counts = pixels
     axes = _summed_axes(axis, p.ndim)
     hit, extra, missed = (
         jnp.sum(part if weight is None else weigh(part, weight), axis=axes)
-        for part in (p * t, _beyond(p, t), missed)
+        for part in (p * t, _false_positives(p, t), missed)
     )
     alpha = parameter("alpha", alpha, hit)
     beta = parameter("beta", beta, hit)
@@ -101,23 +104,23 @@ def misfit(pixels, axis, alpha, beta, smooth):
     return loss, counts
 
 
-# p (1 - t) without the array 1 - t, which XLA on CPU would write to memory: with n the
-# round t it is p (1 - n) - p (t - n), two terms that never cancel.
+# p (1 - t), without the array 1 - t, which XLA for CPU would materialise. With n the
+# integer nearest t, it is p (1 - n) - p (t - n), whose two terms never cancel.
 @jax.custom_jvp
-def _beyond(p, t):
+def _false_positives(p, t):
     whole = jnp.round(t)
     return (p - p * whole) - p * (t - whole)
 
 
-@_beyond.defjvp
-def _beyond_jvp(primals, tangents):
+@_false_positives.defjvp
+def _false_positives_jvp(primals, tangents):
     (p, t), (dp, dt) = primals, tangents
-    return _beyond(p, t), (dp - t * dp) - p * dt
+    return _false_positives(p, t), (dp - t * dp) - p * dt
 
 
-# f = a/(a + b): df/da = b/(a + b)², df/db = -a/(a + b)², where plain differentiation
-# loses the first in 1/(a + b) - a/(a + b)² as a outgrows b. 0/0 is 0: where nothing is
-# predicted and nothing is there, nothing is wrong.
+# f = a/(a + b) has df/da = b/(a + b)² and df/db = -a/(a + b)². JAX's derivative of
+# a/(a + b) is 1/(a + b) - a/(a + b)², which cancels where a is much larger than b.
+# 0/0 is 0: a class that is neither predicted nor present has no wrong pixels.
 @pointwise
 def _share(a, b):
     total = a + b
@@ -140,7 +143,7 @@ def reduce_classes(
 
 
 def _summed_axes(axis, ndim):
-    """The axes that a region extends over: by default all but the first and last."""
+    """The axes of one region: by default all but the first and the last."""
     if axis is None:
         return tuple(range(1, ndim - 1))
     several = tuple(axis) if isinstance(axis, Sequence) else (axis,)

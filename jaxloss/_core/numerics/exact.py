@@ -154,6 +154,16 @@ def minus_product(a: jax.Array, b: jax.Array, c: jax.Array) -> jax.Array:
     return jnp.where(jnp.isinf(taken), 2 * halves, a - taken)
 
 
+@pointwise
+def with_derivative_of(value: jax.Array, alike: jax.Array):
+    """The value, with the derivative of an array that equals it up to rounding.
+
+    One form may have the digits of the value and another those of the derivative. XLA
+    removes the second where nobody differentiates.
+    """
+    return value, (jnp.zeros_like(value), jnp.ones_like(alike))
+
+
 def zero_safe_product(c: jax.Array, x: jax.Array) -> jax.Array:
     """c · x with 0 · inf = 0, in value and derivatives."""
     return c * jnp.where((c == 0) & jnp.isinf(x), 0, x)

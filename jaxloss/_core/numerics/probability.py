@@ -19,25 +19,6 @@ from jaxloss._core.rule.analytic import pointwise
 from jaxloss._core.softmax import Axes
 
 
-# d p = p (dx - Σ p dx). For p near 1 the difference cancels and leaves its rounding in
-# the direction of p, from which a second projection removes it: twice is enough.
-@functools.partial(jax.custom_jvp, nondiff_argnums=(1,))
-def softmax(logits: jax.Array, axis: Axes) -> jax.Array:
-    """softmax(logits) within 4 ulp, with accurate derivatives; 0 if all are -inf."""
-    gap, lost = two_difference(logits, _top(logits, axis))
-    e = jnp.exp(gap) * (1 + lost)
-    total = jnp.sum(e, axis=axis, keepdims=True)
-    return e / jnp.where(total == 0, 1, total)
-
-
-@softmax.defjvp
-def _softmax_jvp(axis, primals, tangents):
-    p, (slope,) = softmax(*primals, axis), tangents
-    for _ in range(2):
-        slope = slope - jnp.sum(p * slope, axis=axis, keepdims=True)
-    return p, p * slope
-
-
 # For speed there is neither a comparison nor the number 1 here: XLA on CPU writes an
 # array of its own for either, and takes what is left into a sum over it.
 @functools.partial(jax.custom_jvp, nondiff_argnums=(2,))
