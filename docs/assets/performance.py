@@ -67,7 +67,7 @@ def times(results, peers):
 
 
 def calls(report):
-    """Microseconds of a call on 64 numbers, and how many times optax's time it takes."""
+    """Microseconds per call on 64 numbers, and the ratio to optax's."""
     yield "| Loss | Value | optax | Ratio | Gradient | optax | Ratio |"
     yield "| --- | --: | --: | --: | --: | --: | --: |"
     for row in report["rows"]:

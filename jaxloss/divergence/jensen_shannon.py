@@ -22,7 +22,7 @@ from jaxloss.divergence._terms import bregman, divergence_arguments
 def jensen_shannon_divergence(
     logits_p: ArrayLike,
     logits_q: ArrayLike,
-    axis: int | tuple[int, ...] = -1,
+    axis: int | tuple[int, ...] | None = -1,
     *,
     beta: ArrayLike = 0.5,
     where: ArrayLike | None = None,
