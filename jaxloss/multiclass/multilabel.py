@@ -73,7 +73,9 @@ def multilabel_margin_loss(
             f"with -1 for each row of `scores`, got shape {labels.shape}."
         )
     dtype = checks.compute_dtype(scores)
-    scores, examples = mask_classes(scores, (axis,), where, weights, reduction, dtype)
+    scores, examples = mask_classes(
+        scores, (axis,), where, weights, reduction, dtype, name="scores"
+    )
     scores = whole(widen(scores), -1)
     classes, keep = examples.classes, examples.tail.keep
     if keep is not None:
