@@ -1,8 +1,9 @@
-"""The family of losses that a shape parameter bends, from squares to constants."""
+"""Barron's general robust loss, between a squared and a bounded error."""
 
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -100,94 +101,151 @@ def robust_loss(
     return tail.reduce(_robust(p, t, alpha, scale))
 
 
-# J. T. Barron, "A General and Adaptive Robust Loss Function", CVPR 2019, equation 8:
-# with s = e/scale, b = 2 - alpha, w² = s²/b, L = log(1 + w²) and y = alpha L/2,
+# Equation 8 of the paper. With e = p - t, s = e/scale, b = 2 - alpha, w² = s²/b,
+# r² = 1 + w², L = log(r²) and y = alpha L/2:
 #     f = b/alpha · (e^y - 1) = bL/2 · R(y),     R(y) = (e^y - 1)/y,
 #     df/ds = s u,     u = e^{-bL/2} = (1 + w²)^{-b/2},
 #     df/dalpha = L²/2 · e^y (c(y) - c(L)),     c(y) = (e^-y - 1 + y)/y².
-# Its limits are among these: y = 0 at alpha = 0; bL -> s² and y -> -s²/2 for
-# alpha -> -inf. For alpha > 1, f = (s² u + b (u - 1))/alpha, where b -> 0 does no harm.
+# These forms contain the limits: y = 0 at alpha = 0; bL -> s² and y -> -s²/2 for
+# alpha -> -inf. For alpha > 1, f = (s² u + b (u - 1))/alpha, which also holds at b = 0.
+# A variable named `x_error` holds the exact value of x less the rounded x.
 @pointwise
 def _robust(p, t, alpha, scale):
-    """The loss of p - t; it and its derivatives within 1e-5, relative."""
+    """The loss and its derivatives, each within a relative error of 1e-5."""
     eps = float(jnp.finfo(p.dtype).eps)
-    # Beyond -1e30 the limit is reached to rounding, and df/dalpha is 0.
+    # At -1e30 the loss equals its limit up to rounding, and df/dalpha is 0.
     alpha = jnp.where(alpha < -1e30, -1e30, jnp.where(alpha > 2, jnp.nan, alpha))
-    # df/dalpha grows like log(1/b) at alpha = 2: b stops at one rounding from it.
+    # df/dalpha grows like log(1/b) near alpha = 2; this bound on b keeps it finite.
     b = jnp.where(alpha > 2 - eps, eps, 2 - alpha)
-    # Below alpha = 0 the loss of an infinite error is that of the largest.
-    endless = jnp.isinf(p - t) & (jnp.isinf(p) | jnp.isinf(t))
-    bounded = endless & (alpha < 0)
-    largest = float(jnp.finfo(p.dtype).max)
-    p, t = (jnp.where(bounded, jnp.clip(x, -largest, largest), x) for x in (p, t))
+    p, t, infinite = _bound_infinite_errors(p, t, alpha)
     size = jnp.abs(stop_gradient(difference_over(p, t, scale)))
-    far = size > 2 / math.sqrt(eps) * jnp.sqrt(b)  # where 1 + w² is w² to rounding
+    far = size > 2 / math.sqrt(eps) * jnp.sqrt(b)  # where 1 + w² rounds to w²
     s = difference_over(jnp.where(far, 0, p), jnp.where(far, 0, t), scale)
     e, c, k = scaled_difference(p, t, scale)
+    s_error = (two_difference(p * k, t * k)[1] + remainder(e, c, s)) / c
+    squares = _squares(s, jnp.where(far, 0, stop_gradient(s_error)), b)
 
-    # s² and w² in an exact part and a small one, for u amplifies their rounding.
-    s_lost = (two_difference(p * k, t * k)[1] + remainder(e, c, s)) / c
-    s_lost = jnp.where(far, 0, stop_gradient(s_lost))
-    high = leading(s)
-    low = (s - high) * (s + high) + 2 * s * s_lost
-    x = high * high / b
-    x_lost = (remainder(high * high, b, x) + low) / b
-    w2 = x + x_lost
-    r2, r2_lost = two_difference(w2, -jnp.ones_like(w2))
-    r2_lost = r2_lost + (x_lost - (w2 - x))
-    # v = sqrt(w) is finite even if s is not.
-    v = jnp.sqrt(jnp.where(far, jnp.abs(e), 1)) / jnp.sqrt(c) / jnp.sqrt(jnp.sqrt(b))
-    v = jnp.where(far, v, 1)
-
-    small = w2 < 1
-    shrink = _log1p_ratio(jnp.where(small, w2, 0))
-    log_r2 = jnp.where(far, 4 * jnp.log(v), jnp.log1p(w2))  # L
+    # root_w = sqrt(|w|) is finite where s overflows.
+    root_w = jnp.sqrt(jnp.where(far, jnp.abs(e), 1)) / jnp.sqrt(c)
+    root_w = jnp.where(far, root_w / jnp.sqrt(jnp.sqrt(b)), 1)
+    small = squares.w2 < 1
+    log_ratio = _log1p_ratio(jnp.where(small, squares.w2, 0))  # L/w²
+    log_r2 = jnp.where(far, 4 * jnp.log(root_w), jnp.log1p(squares.w2))  # L
     small = small & ~far
-    b_log = jnp.where(small, s * s * shrink, b * log_r2)  # bL
+    b_log = jnp.where(small, s * s * log_ratio, b * log_r2)  # bL
     y = (alpha / 2 / b) * b_log
 
-    # Powers of r² = 1 + w² beyond 2 are taken as such: the exponential would amplify
-    # the rounding of its argument. They are squares of what follows, which leaves the
-    # range of floats only with the result.
-    base, step = jnp.where(far, v, r2), jnp.where(far, 1, 0.25)
-    base = jnp.where(small, 1, base)
-    lever = jnp.sqrt(b) * base ** (step * alpha)  # its square is b r^alpha
-    half = jnp.where(small, jnp.exp(-high * high / 4), base ** (-step * b))  # sqrt(u)
-    rest = jnp.minimum(b * jnp.where(far, 0, r2_lost / r2), 1)
-    rest = jnp.where(small, low + s * s * (shrink - 1), rest)
-    rest = jnp.maximum(rest, -300)  # beyond, the first factor is 0
-    half = jnp.where(alpha == 2, 1, half * jnp.exp(-rest / 4))
-
-    # Far out s² u = b w^alpha, and neither s nor u is formed.
-    force = s * half
-    tilt = jnp.sqrt(jnp.sqrt(b)) * base ** (step * (alpha - 1))
-    by_power = jnp.sign(e) * tilt * (tilt / scale)
-    by_quotient = lever * (lever * k / jnp.where(far, e, 1))
-    slope = jnp.where(b < 1.5, by_power, by_quotient)
-    slope = jnp.where(far, slope, force * (half / scale))
-    scale_slope = jnp.where(jnp.abs(s) > 1, force * (half * s / scale), slope * s)
-    scale_slope = jnp.where(far, lever * (lever / scale), scale_slope)
-
-    root = jnp.where(far, lever, force)
-    positive = jnp.where(b < 1, alpha, 1)
-    inner = (root / positive) * root + b / positive * accurate_expm1(-b_log / 2)
-    large = y > 1
-    outer = (lever * lever - b) / jnp.where(large, alpha, 1)
-    outer = jnp.where(large, outer, b_log / 2 * expm1_ratio(jnp.where(large, 0, y)))
-    value = jnp.where(b < 1, inner, outer)
-    grown = jnp.where(far | (b >= 1), lever * lever, b * half * half + force * force)
-    alpha_slope = _alpha_slope(alpha, log_r2, y, b_log / 2, grown)
-    value = jnp.where(endless & (alpha == 0), jnp.inf, value)
-    slope = jnp.where(endless & (alpha < 1), 0, slope)
+    powers = _powers(alpha, b, s, root_w, squares, log_ratio, small, far)
+    slope, scale_slope = _slopes(alpha, scale, b, s, e, k, powers, far)
+    value = _value(alpha, b, b_log, y, powers, far)
+    *_, root, root_u, s_root_u = powers
+    direct = far | (b >= 1)
+    b_exp_y = jnp.where(direct, root * root, b * root_u * root_u + s_root_u * s_root_u)
+    alpha_slope = _alpha_slope(alpha, log_r2, y, b_log / 2, b_exp_y)
+    value = jnp.where(infinite & (alpha == 0), jnp.inf, value)
+    slope = jnp.where(infinite & (alpha < 1), 0, slope)
     return value, (slope, -slope, alpha_slope, -scale_slope)
 
 
-# L²/2 · e^y (c(y) - c(L)), which is positive. With d = L - y = bL/2, c(y) - c(L) is
-#     d · Σ_k (-1)^k/(k + 3)! · Σ_{i+j=k} y^i L^j                            near zero,
-#     d · (yL - (1 - e^-y)(L + y) + y² e^-y (1 - e^-d)/d) / (yL)²           for y > 1,
-# and elsewhere a difference that cancels little, with e^y c(y) = R'(y) and
-# c(L) = R(-L) - R'(-L). `grown` is b e^y for y > 1.
-def _alpha_slope(alpha, log_r2, y, d, grown):
+def _bound_infinite_errors(p, t, alpha):
+    """p, t and where their difference is infinite because an input is.
+
+    For alpha < 0 the loss is bounded: the largest finite number replaces an infinity.
+    """
+    infinite = jnp.isinf(p - t) & (jnp.isinf(p) | jnp.isinf(t))
+    bounded = infinite & (alpha < 0)
+    largest = float(jnp.finfo(p.dtype).max)
+    p, t = (jnp.where(bounded, jnp.clip(x, -largest, largest), x) for x in (p, t))
+    return p, t, infinite
+
+
+class _Squares(NamedTuple):
+    """s² = high² + low, w² and r² = 1 + w² = r2 + r2_error.
+
+    u amplifies the relative error of s² by up to s²/2, so that both squares need more
+    digits than one number holds.
+    """
+
+    high: jax.Array
+    low: jax.Array
+    w2: jax.Array
+    r2: jax.Array
+    r2_error: jax.Array
+
+
+def _squares(s, s_error, b):
+    high = leading(s)
+    low = (s - high) * (s + high) + 2 * s * s_error
+    ratio = high * high / b
+    ratio_error = (remainder(high * high, b, ratio) + low) / b
+    w2 = ratio + ratio_error
+    r2, r2_error = two_difference(w2, -jnp.ones_like(w2))
+    return _Squares(high, low, w2, r2, r2_error + (ratio_error - (w2 - ratio)))
+
+
+class _Powers(NamedTuple):
+    """Square roots of b e^y and u: they over- or underflow only where the result does.
+
+    Where w² >= 1, both are powers of r² = base^(4 · step): an exponential of L would
+    amplify the rounding error of L. Where w² < 1, `root_b_exp_y` is not used.
+    """
+
+    base: jax.Array
+    step: jax.Array
+    root_b_exp_y: jax.Array
+    root_u: jax.Array
+    s_root_u: jax.Array
+
+
+def _powers(alpha, b, s, root_w, squares, log_ratio, small, far):
+    base, step = jnp.where(far, root_w, squares.r2), jnp.where(far, 1, 0.25)
+    base = jnp.where(small, 1, base)
+    root_b_exp_y = jnp.sqrt(b) * base ** (step * alpha)
+    leading_root = jnp.exp(-squares.high * squares.high / 4)
+    root_u = jnp.where(small, leading_root, base ** (-step * b))
+    # u has the further factor e^(-rest/2).
+    rest = jnp.minimum(b * jnp.where(far, 0, squares.r2_error / squares.r2), 1)
+    rest = jnp.where(small, squares.low + s * s * (log_ratio - 1), rest)
+    rest = jnp.maximum(rest, -300)  # below -300 root_u is 0, and must not meet inf
+    root_u = jnp.where(alpha == 2, 1, root_u * jnp.exp(-rest / 4))
+    return _Powers(base, step, root_b_exp_y, root_u, s * root_u)
+
+
+def _slopes(alpha, scale, b, s, e, k, powers, far):
+    """df/de = s u/scale and -df/dscale = s² u/scale.
+
+    Where `far`, s may overflow and u underflow: there s² u = b w^alpha = b e^y.
+    """
+    base, step, root_b_exp_y, root_u, s_root_u = powers
+    root_s_u = jnp.sqrt(jnp.sqrt(b)) * base ** (step * (alpha - 1))
+    by_power = jnp.sign(e) * root_s_u * (root_s_u / scale)
+    by_quotient = root_b_exp_y * (root_b_exp_y * k / jnp.where(far, e, 1))
+    slope = jnp.where(b < 1.5, by_power, by_quotient)
+    slope = jnp.where(far, slope, s_root_u * (root_u / scale))
+    large = jnp.abs(s) > 1
+    scale_slope = jnp.where(large, s_root_u * (root_u * s / scale), slope * s)
+    far_scale_slope = root_b_exp_y * (root_b_exp_y / scale)
+    return slope, jnp.where(far, far_scale_slope, scale_slope)
+
+
+def _value(alpha, b, b_log, y, powers, far):
+    """(s² u + b (u - 1))/alpha for alpha > 1, else b (e^y - 1)/alpha = bL/2 · R(y)."""
+    root = jnp.where(far, powers.root_b_exp_y, powers.s_root_u)  # of s² u
+    positive = jnp.where(b < 1, alpha, 1)
+    by_u = (root / positive) * root + b / positive * accurate_expm1(-b_log / 2)
+    large = y > 1
+    by_y = powers.root_b_exp_y * powers.root_b_exp_y - b
+    by_y = by_y / jnp.where(large, alpha, 1)
+    by_y = jnp.where(large, by_y, b_log / 2 * expm1_ratio(jnp.where(large, 0, y)))
+    return jnp.where(b < 1, by_u, by_y)
+
+
+# L²/2 · e^y (c(y) - c(L)) is positive. With d = L - y = bL/2, c(y) - c(L) is
+#     d · Σ_k (-1)^k/(k + 3)! · Σ_{i+j=k} y^i L^j                     for small y and L,
+#     d · (yL - (1 - e^-y)(L + y) + y² e^-y (1 - e^-d)/d) / (yL)²     for y > 1,
+# and elsewhere a difference in which little cancels, with e^y c(y) = R'(y) and
+# c(L) = R(-L) - R'(-L). `b_exp_y` = b e^y is used for y > 1.
+def _alpha_slope(alpha, log_r2, y, d, b_exp_y):
     near = (log_r2 < 2) & (jnp.abs(y) < 2)
     large = ~near & (y > 1)
     other = ~near & ~large
@@ -197,23 +255,23 @@ def _alpha_slope(alpha, log_r2, y, d, grown):
     for k in range(15 if x.dtype == jnp.float32 else 26):
         total = total + (-1) ** k / math.factorial(k + 3) * homogeneous
         homogeneous, x_power = homogeneous * z + x_power, x_power * x
-    close = x * (x * jnp.where(near, d, 0)) / 2 * jnp.exp(z) * total
+    by_series = x * (x * jnp.where(near, d, 0)) / 2 * jnp.exp(z) * total
 
     z, x, d = (jnp.where(large, value, 2) for value in (y, log_r2, d))
     bracket = (
         z * x + accurate_expm1(-z) * (x + z) + z * z * jnp.exp(-z) * expm1_ratio(-d)
     )
-    above = jnp.where(large, grown, 0) / 4 * (x * (bracket / (z * z)))
+    closed_form = jnp.where(large, b_exp_y, 0) / 4 * (x * (bracket / (z * z)))
 
     z, x = jnp.where(other, y, 0), jnp.where(other, log_r2, 1)
     low = z < -2
-    per = 2 / jnp.where(low, alpha, 1)
+    factor = 2 / jnp.where(low, alpha, 1)  # x/z
     rising = jnp.where(
-        low, per * per * ((z - 1) * jnp.exp(z) + 1), x * x * expm1_ratio_slope(z)
+        low, factor * factor * ((z - 1) * jnp.exp(z) + 1), x * x * expm1_ratio_slope(z)
     )
     falling = x * x * jnp.exp(z) * (expm1_ratio(-x) - expm1_ratio_slope(-x))
-    below = (rising - falling) / 2
-    return jnp.where(near, close, jnp.where(large, above, below))
+    difference = (rising - falling) / 2
+    return jnp.where(near, by_series, jnp.where(large, closed_form, difference))
 
 
 def _log1p_ratio(x):
