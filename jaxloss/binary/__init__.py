@@ -1,3 +1,3 @@
-"""Binary losses, elementwise: one logit, score, probability or distance an example."""
+"""Binary losses: one logit, score, probability or distance per example."""
 
 from __future__ import annotations

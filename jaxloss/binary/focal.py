@@ -149,8 +149,8 @@ def _log_miss(x, y):
     numerator = disagree + agree * u
     low = numerator < 0.5
     log = jnp.log(jnp.where(low & (numerator > 0), numerator, 1))
-    one_minus_u = (1 - u) - u_error
-    log = jnp.where(low, log, jnp.log1p(-agree * jnp.where(low, 0, one_minus_u)))
+    numerator_minus_1 = -agree * jnp.where(low, 0, (1 - u) - u_error)
+    log = jnp.where(low, log, jnp.log1p(numerator_minus_1))
     # At a hard label log(numerator) is -a, without the rounding of u. This value keeps
     # the derivatives of the general formula.
     exact = jnp.where(disagree == 0, -agree * magnitude(finite), log)

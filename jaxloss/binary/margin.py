@@ -1,4 +1,4 @@
-"""Losses of the margin: a score, or a distance, against a target of 1 or -1."""
+"""Binary losses with a margin: a score or a distance, and a target of 1 or -1."""
 
 from __future__ import annotations
 
@@ -33,8 +33,7 @@ def hinge_loss(
 
     Args:
         predictor_outputs: Floating, `[...]`, scores whose sign is the decision.
-        targets: Real, -1 or 1, broadcastable to `predictor_outputs`. Convert labels of
-            0 and 1 with `2 * labels - 1`.
+        targets: Real, broadcastable, -1 or 1: `2 * labels - 1` for labels of 0 and 1.
         where: Boolean mask; False entries are excluded.
         weights: Real weights per example.
         reduction: "none", "sum" or "mean" (weighted).
@@ -47,9 +46,7 @@ def hinge_loss(
         where the loss is positive; 0 elsewhere, also at the kink.
 
     Numerics:
-        An infinite score gives 0 where it agrees with the target, else inf. Targets
-        other than -1 and 1 raise under `checkify` only; without it the formula applies,
-        and a target of 0 gives a constant 1.
+        Targets other than -1 and 1 raise only under `checkify`; the formula takes them.
 
     Example:
         >>> import jaxloss as jl
@@ -82,8 +79,7 @@ def squared_hinge_loss(
 
     Args:
         predictor_outputs: Floating, `[...]`, scores whose sign is the decision.
-        targets: Real, -1 or 1, broadcastable to `predictor_outputs`. Convert labels of
-            0 and 1 with `2 * labels - 1`.
+        targets: Real, broadcastable, -1 or 1: `2 * labels - 1` for labels of 0 and 1.
         where: Boolean mask; False entries are excluded.
         weights: Real weights per example.
         reduction: "none", "sum" or "mean" (weighted).
@@ -96,9 +92,7 @@ def squared_hinge_loss(
         $-2h \cdot \text{outputs}$ for `targets`; continuous, without a kink.
 
     Numerics:
-        The square overflows to inf beyond scores of 1.8e19 in float32. Targets other
-        than -1 and 1 raise under `checkify` only; without it the formula applies, and a
-        target of 0 gives a constant 1.
+        Targets other than -1 and 1 raise only under `checkify`; the formula takes them.
 
     Example:
         >>> import jaxloss as jl
@@ -132,8 +126,7 @@ def soft_margin_loss(
 
     Args:
         predictor_outputs: Floating, `[...]`, log-odds.
-        targets: Real, -1 or 1, broadcastable to `predictor_outputs`. Convert labels of
-            0 and 1 with `2 * labels - 1`.
+        targets: Real, broadcastable, -1 or 1: `2 * labels - 1` for labels of 0 and 1.
         where: Boolean mask; False entries are excluded.
         weights: Real weights per example.
         reduction: "none", "sum" or "mean" (weighted).
@@ -147,8 +140,7 @@ def soft_margin_loss(
         $-\sigma \cdot \text{outputs}$ for `targets`; smooth everywhere.
 
     Numerics:
-        Targets other than -1 and 1 raise under `checkify` only; without it the formula
-        applies, and a target of 0 gives a constant $\log 2$.
+        Targets other than -1 and 1 raise only under `checkify`; the formula takes them.
 
     Example:
         >>> import jaxloss as jl
@@ -181,8 +173,7 @@ def perceptron_loss(
 
     Args:
         predictor_outputs: Floating, `[...]`, scores whose sign is the decision.
-        targets: Real, -1 or 1, broadcastable to `predictor_outputs`. Convert labels of
-            0 and 1 with `2 * labels - 1`.
+        targets: Real, broadcastable, -1 or 1: `2 * labels - 1` for labels of 0 and 1.
         where: Boolean mask; False entries are excluded.
         weights: Real weights per example.
         reduction: "none", "sum" or "mean" (weighted).
@@ -196,9 +187,7 @@ def perceptron_loss(
         whose scores all start at 0 does not learn.
 
     Numerics:
-        An infinite score gives 0 where it agrees with the target, else inf. Targets
-        other than -1 and 1 raise under `checkify` only; without it the formula applies,
-        and a target of 0 gives a constant 0.
+        Targets other than -1 and 1 raise only under `checkify`; the formula takes them.
 
     Example:
         >>> import jaxloss as jl
@@ -242,8 +231,8 @@ def hinge_embedding_loss(
         distances: Floating, `[...]`, in any unit.
         targets: Real, 1 for a similar pair and -1 for a different one, broadcastable to
             `distances`.
-        margin: The distance at which a different pair is far enough apart, in the unit
-            of the distances and broadcastable to them. 1.0 as in PyTorch.
+        margin: The distance at which a different pair is far enough apart,
+            broadcastable to `distances`. 1.0 as in PyTorch.
         where: Boolean mask; False entries are excluded.
         weights: Real weights per example.
         reduction: "none", "sum" or "mean" (weighted).
@@ -255,10 +244,6 @@ def hinge_embedding_loss(
         At target 1, 1 for `distances`. At target -1 up to and including the margin, as
         in PyTorch, -1 for `distances` and 1 for `margin`; 0 beyond. `targets` select
         the case and have gradient 0.
-
-    Numerics:
-        An infinite distance gives inf at target 1 and 0 at -1. A target other than -1
-        and 1 gives NaN, and raises under `checkify`.
 
     Example:
         >>> import jaxloss as jl
@@ -274,20 +259,20 @@ def hinge_embedding_loss(
     )
     valid = jnp.abs(t) == 1
     t = checks.check_values("targets", t, tail.counts(valid), "1 or -1")
-    # PyTorch's clamp lets the gradient through at the margin itself.
+    # At the margin itself the gradient is -1, as that of PyTorch's clamp.
     apart = jnp.where(margin - x < 0, 0, margin - x)
     loss = jnp.where(t == 1, x, jnp.where(valid, apart, jnp.nan))
     return tail.reduce(loss)
 
 
-# Losses of the margin x t. Where they are flat, they are so in t too, at infinite x as
-# well, where the product rule would take 0 · inf.
+# A loss f(m) of the margin m = x t: df/dx = f'(m) t and df/dt = f'(m) x. Where f'(m) is
+# 0 both are 0, also for infinite x, where the product would be 0 · inf = NaN.
 def _of_margin(loss_and_slope):
     @pointwise
     def loss(x, t):
         value, slope = loss_and_slope(x * t)
         flat = slope == 0
-        return value, tuple(slope * jnp.where(flat, 0, by) for by in (t, x))
+        return value, tuple(slope * jnp.where(flat, 0, factor) for factor in (t, x))
 
     return loss
 
@@ -299,7 +284,7 @@ _perceptron = _of_margin(lambda m: (relu(-m), jnp.where(-m <= 0, 0.0, -1.0)))
 
 
 def _signed(predictor_outputs, targets, where, weights, reduction):
-    """Scores and targets in one shape, checked and masked."""
+    """Checked and masked scores and targets in the same shape, and the `Tail`."""
     (x, t), tail = checks.elementwise(
         where,
         weights,

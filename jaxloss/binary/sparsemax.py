@@ -49,10 +49,6 @@ def sparsemax_loss(
         $\max(0, \min((z + 1) / 2, 1))$ for `logits`, negative at label 1; continuous,
         without a kink. `labels` select the sign of $z$ and have gradient 0.
 
-    Numerics:
-        An infinite logit gives 0 where it agrees with the label, else inf. A label
-        other than 0 and 1 gives NaN, and raises under `checkify`.
-
     Example:
         >>> import jaxloss as jl
         >>> print(jl.sparsemax_loss([0.0, 2.0, 2.0], [1, 1, 0]))
@@ -73,6 +69,6 @@ def sparsemax_loss(
 
 
 def _sparse_plus(x):
-    """0 up to -1, x from 1 on, (x + 1)²/4 between."""
+    """The loss of z = x: 0 for x <= -1, (x + 1)²/4 up to 1, x beyond."""
     middle = jnp.where(jnp.abs(x) >= 1, 0, x + 1)
     return jnp.where(x <= -1, 0, jnp.where(x >= 1, x, middle * middle / 4))

@@ -1,3 +1,3 @@
-"""Regression losses, elementwise in e = predictions - targets."""
+"""Regression losses: one loss per prediction and target."""
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The arguments of a regression loss."""
+"""Checks and masking of the arguments of a regression loss."""
 
 from __future__ import annotations
 
@@ -6,14 +6,17 @@ from jaxloss._core.arguments import checks
 
 
 def arguments(predictions, targets, where, weights, reduction, **parameters):
-    """(predictions, targets, *parameters) of one shape, checked and masked."""
+    """Checked and masked (predictions, targets, *parameters), and the `Tail`.
+
+    All have the shape of `predictions`.
+    """
     targets = 0.0 if targets is None else targets
     named = {"predictions": predictions, "targets": targets, **parameters}
     return checks.elementwise(where, weights, reduction, **named)
 
 
 def errors(predictions, targets, where, weights, reduction, **parameters):
-    """(e, *parameters) of one shape, checked and masked."""
+    """The same with predictions - targets in place of these two."""
     (p, t, *rest), tail = arguments(
         predictions, targets, where, weights, reduction, **parameters
     )

@@ -54,10 +54,9 @@ def poisson_nll_loss(
         predictions: Floating, `[...]`: the logarithm of the rate if `log_input`, else
             the rate, at least 0.
         targets: Counts, real, at least 0, broadcastable to `predictions`. None means 0.
-        log_input: Python bool, whether `predictions` are logarithms. True as in
-            PyTorch, and numerically more stable.
-        full: Python bool, whether to add Stirling's approximation of $\log t!$, which
-            is $t \log t - t + \log(2 \pi t) / 2$, where $t > 1$. False as in PyTorch.
+        log_input: Whether `predictions` are logarithms, as in PyTorch, and more stable.
+        full: Whether to add Stirling's approximation of $\log t!$, which is
+            $t \log t - t + \log(2 \pi t) / 2$, where $t > 1$. False as in PyTorch.
         eps: At least 0, keeps the logarithm of a rate of 0 finite; broadcastable to
             `predictions`, unused if `log_input`. 1e-8 as in PyTorch.
         where: Boolean mask; False entries are excluded.
@@ -91,40 +90,45 @@ def poisson_nll_loss(
     (p, t, eps), tail = arguments(
         predictions, targets, where, weights, reduction, eps=eps
     )
-    own, rest = _stirling(t) if full else (jnp.zeros_like(t), jnp.zeros_like(t))
-    loss = _poisson(p, t, own) if log_input else _poisson_of_rate(p, t, own, eps)
+    slope, rest = _stirling(t) if full else (jnp.zeros_like(t), jnp.zeros_like(t))
+    loss = _poisson(p, t, slope) if log_input else _poisson_of_rate(p, t, slope, eps)
     return tail.reduce(loss + rest)
 
 
 def _stirling(t):
-    """Stirling's log(t!) = t·own + rest, which PyTorch takes for t > 1, else 0."""
+    """(slope, rest) with log(t!) = t · slope + rest; 0 for t <= 1, as in PyTorch."""
     log_t = jnp.log(jnp.where(t > 1, t, 1))
     return jnp.where(t > 1, log_t - 1, 0), jnp.where(t > 1, (LOG_2_PI + log_t) / 2, 0)
 
 
-# e^p - t (p - own), 0 · inf being 0. Where e^p overflows, p (e^p/p - t (p - own)/p)
-# still has its sign; beyond p = 100, e^p is larger than any product.
+# f = e^p - t (p - slope), where a target of 0 makes the product 0 for infinite p too.
+# Where e^p overflows, f = p (e^p/p - t (p - slope)/p) may still be finite, or has the
+# right sign. The clip has the bounds of float32: e^p overflows at 88.7, and from 100 on
+# it exceeds every finite t (p - slope).
 @pointwise
-def _poisson(p, t, own):
+def _poisson(p, t, slope):
     rate = jnp.exp(p)
     q = jnp.clip(p, 88, 100)
-    far = q * (jnp.exp(q - jnp.log(q)) - t * ((q - own) / q))
-    near = minus_product(rate, t, jnp.where(t == 0, 0, p - own))
-    return jnp.where(jnp.isinf(rate), far, near), (rate - t, own - p, t)
+    far = q * (jnp.exp(q - jnp.log(q)) - t * ((q - slope) / q))
+    near = minus_product(rate, t, jnp.where(t == 0, 0, p - slope))
+    return jnp.where(jnp.isinf(rate), far, near), (rate - t, slope - p, t)
 
 
-# p - t (log(p + eps) - own), with 0 log 0 = 0 log inf = 0. What rounding took from
-# p + eps matters where the sum is near 1, and the logarithm near 0.
+# f = p - t (log(p + eps) - slope), where a target of 0 makes the product 0 also if the
+# logarithm is infinite. The rounding error of p + eps is added to the logarithm to
+# first order: it matters where p + eps is near 1 and the logarithm near 0.
 @pointwise
-def _poisson_of_rate(p, t, own, eps):
-    rate, lost = two_difference(p, -eps)
-    none = (rate == 0) & (t == 0)
-    rate = jnp.where(none, 1, rate)
-    log_rate = jnp.log(rate) + stop_gradient(lost / jnp.where(rate == 0, 1, rate))
-    surplus = jnp.where(none, 0, log_rate) - own
-    share = quotient(t, rate)
-    value = minus_product(p, t, jnp.where(t == 0, 0, surplus))
-    return value, (1 - share, -surplus, t, -share)
+def _poisson_of_rate(p, t, slope, eps):
+    rate, rounding_error = two_difference(p, -eps)
+    empty = (rate == 0) & (t == 0)
+    rate = jnp.where(empty, 1, rate)
+    log_rate = jnp.log(rate)
+    correction = rounding_error / jnp.where(rate == 0, 1, rate)
+    log_rate = log_rate + stop_gradient(correction)
+    factor = jnp.where(empty, 0, log_rate) - slope
+    ratio = quotient(t, rate)
+    value = minus_product(p, t, jnp.where(t == 0, 0, factor))
+    return value, (1 - ratio, -factor, t, -ratio)
 
 
 @public(eps=at_least(0))
@@ -154,8 +158,7 @@ def gaussian_nll_loss(
         targets: Real, in the same unit, broadcastable to `means`.
         variances: Predicted variances in the squared unit, at least 0, broadcastable to
             `means`: `[..., 1]` for one variance per row.
-        full: Python bool, whether to add the constant $\log(2 \pi) / 2$. False as in
-            PyTorch.
+        full: Whether to add the constant $\log(2 \pi) / 2$. False as in PyTorch.
         eps: At least 0, the lower bound of the variances, broadcastable to `means`.
             1e-6 as in PyTorch.
         where: Boolean mask; False entries are excluded.
@@ -194,8 +197,9 @@ def gaussian_nll_loss(
     return tail.reduce(loss)
 
 
-# PyTorch clamps the variance without stopping its gradient, so that a variance below
-# eps can recover: the derivative is the one at the clamped variance.
+# As in PyTorch, a variance below eps is replaced by eps but has the derivative at eps,
+# so that training can raise the variance again. With r = (m - t)/v:
+#     f = log(v)/2 + r (m - t)/2,     df/dm = r,     df/dv = 1/(2v) - r²/2.
 @pointwise
 def _gaussian(m, t, v, eps):
     low = v < eps

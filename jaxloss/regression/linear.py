@@ -1,4 +1,4 @@
-"""Losses made of straight lines, with a kink or two."""
+"""Piecewise linear losses, with one kink or two."""
 
 from __future__ import annotations
 
@@ -29,9 +29,7 @@ def absolute_error(
     minimum is the median of the targets. `huber_loss` and `charbonnier_loss` are smooth
     near 0.
 
-    With $e = \text{predictions} - \text{targets}$:
-
-    $$ |e| $$
+    $$ |e|, \quad e = \text{predictions} - \text{targets} $$
 
     Args:
         predictions: Floating, `[...]`, in any unit.
@@ -44,11 +42,7 @@ def absolute_error(
         `[...]`, at least 0, in the unit of the error.
 
     Gradient:
-        $\operatorname{sign}(e)$ for `predictions`, its negative for `targets`; 0 at
-        $e = 0$, as in PyTorch.
-
-    Numerics:
-        Infinite errors give inf with a gradient of 1 or -1; equal infinities give NaN.
+        $\operatorname{sign}(e)$ for `predictions`, 0 at 0; its negative for `targets`.
 
     Example:
         >>> import jaxloss as jl
@@ -66,7 +60,7 @@ def absolute_error(
 
 @pointwise
 def _absolute(p, t):
-    # The derivative of `jnp.abs` at 0 is 1; PyTorch's, and this one, is 0.
+    # The derivative at 0 is 0, as in PyTorch; that of `jnp.abs` is 1.
     sign = direction(p, t)
     return jnp.abs(p - t), (sign, -sign)
 
@@ -86,15 +80,12 @@ def quantile_loss(
     Choose it to predict a quantile or, with two quantiles, an interval. At quantile 0.5
     it is half of `absolute_error`.
 
-    With $q$ the quantile and $d = \text{targets} - \text{predictions}$:
-
-    $$ \max(q\,d,\; (q - 1)\,d) $$
+    $$ \max(q\,d,\; (q - 1)\,d), \quad d = \text{targets} - \text{predictions} $$
 
     Args:
         predictions: Floating, `[...]`, in any unit.
         targets: Real, in the same unit, broadcastable to `predictions`. None means 0.
-        quantile: $q$ in [0, 1], broadcastable to `predictions`, so that several
-            quantiles can share one call. 0.5 is the median.
+        quantile: $q$ in [0, 1], broadcastable to `predictions`. 0.5 is the median.
         where: Boolean mask; False entries are excluded.
         weights: Real weights per example.
         reduction: "none", "sum" or "mean" (weighted).
@@ -105,9 +96,6 @@ def quantile_loss(
     Gradient:
         $-q$ for `predictions` below the target, $1 - q$ above it and 0 at $d = 0$; the
         negative for `targets`; $d$ for `quantile`.
-
-    Numerics:
-        Infinite errors give inf; equal infinities give NaN.
 
     Raises:
         ValueError: If `quantile` is outside [0, 1].
@@ -127,6 +115,7 @@ def quantile_loss(
     return tail.reduce(_quantile(*inputs))
 
 
+# f = slope · (t - p). The slope at t = p is 0 · (t - p): 0, or NaN for infinite t = p.
 @pointwise
 def _quantile(p, t, q):
     slope = jnp.where(t > p, q, jnp.where(t < p, q - 1, 0 * (t - p)))
@@ -148,9 +137,7 @@ def epsilon_insensitive_loss(
     Choose it over `absolute_error` where errors below a tolerance should cost nothing,
     as in support vector regression.
 
-    With $e = \text{predictions} - \text{targets}$:
-
-    $$ \max(|e| - \epsilon,\; 0) $$
+    $$ \max(|e| - \epsilon,\; 0), \quad e = \text{predictions} - \text{targets} $$
 
     Args:
         predictions: Floating, `[...]`, in any unit.
@@ -187,6 +174,8 @@ def epsilon_insensitive_loss(
     return tail.reduce(_epsilon_insensitive(*inputs))
 
 
+# `distance_beyond` corrects |p - t| - epsilon by the rounding error of p - t, which is
+# large relative to a loss just beyond epsilon.
 @pointwise
 def _epsilon_insensitive(p, t, epsilon):
     beyond = distance_beyond(p, t, epsilon)

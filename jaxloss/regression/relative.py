@@ -46,8 +46,7 @@ def absolute_percentage_error(
 
     Args:
         predictions: Floating, `[...]`, in any unit.
-        targets: Real, in the same unit, broadcastable to `predictions`. None means 0,
-            so that `epsilon` is the divisor.
+        targets: Real, in the same unit, broadcastable to `predictions`. None means 0.
         epsilon: $\epsilon \ge 0$, the smallest divisor, in the unit of the targets and
             broadcastable to `predictions`. 1e-7 as in Keras.
         where: Boolean mask; False entries are excluded.
@@ -60,8 +59,8 @@ def absolute_percentage_error(
     Gradient:
         With $e = \text{predictions} - \text{targets}$: for `predictions`
         $100 \operatorname{sign}(e)$ over the divisor, 0 at $e = 0$. For `targets` its
-        negative times $\text{predictions} / \text{targets}$, or times 1 where `epsilon`
-        is the divisor. `epsilon` has a gradient only there.
+        negative times $\text{predictions} / \text{targets}$. Where `epsilon` is the
+        divisor this factor is 1, and only there `epsilon` has a gradient.
 
     Numerics:
         With `epsilon` 0, a target of 0 gives inf, or NaN if the prediction is 0 as
@@ -86,28 +85,31 @@ def absolute_percentage_error(
     return tail.reduce(_percentage(*inputs))
 
 
-# With f = 100 abs(p - t)/d and d = max(abs(t), epsilon), at d = abs(t):
-#     df/dt = -100 sign(e) sign(t)·p/t², in which the two terms have been added up.
-# No product leaves the range before the result: where 100 p may, it is 8·8·1.5625 p.
+# f = 100 |e|/d with e = p - t and d = max(|t|, epsilon). Where d = |t|, the derivative
+# through e and the one through d add up to
+#     df/dt = -100 sign(e) sign(t) p/t².
+# No intermediate result over- or underflows before the final result does: for |p| >= 1,
+# where 100 p might overflow, 100 p/t² is formed as 1.5625 (p/(t/8))/(t/8).
 @pointwise
 def _percentage(p, t, epsilon):
-    own = jnp.abs(t) > epsilon
-    d = jnp.where(own, jnp.abs(t), epsilon)
+    by_t = jnp.abs(t) > epsilon
+    d = jnp.where(by_t, jnp.abs(t), epsilon)
     rate = quotient(jnp.full_like(d, 100), d)
     e, d_k, _ = scaled_difference(p, t, d)
     value = jnp.abs(e) * (100 / d_k)
     sign = direction(p, t)
 
     low = jnp.abs(p) < 1
-    divisor = jnp.where(own, d * jnp.where(low, 1, 0.125), 1)
+    divisor = jnp.where(by_t, d * jnp.where(low, 1, 0.125), 1)
     once = quotient(p * jnp.where(low, 100, 1), divisor)
-    # The select keeps XLA from dividing once by divisor², which may underflow.
-    twice = quotient(jnp.where(own, once, 0), divisor) * jnp.where(low, 1, 1.5625)
-    t_slope = jnp.where(own, jnp.sign(t) * twice, rate)
-    fixed = jnp.where(own, 1, epsilon)
-    size = difference_over(jnp.where(own, 0, p), jnp.where(own, 0, t), fixed) * sign
+    # Without this select XLA merges both divisions into one by divisor², which may
+    # underflow to 0.
+    twice = quotient(jnp.where(by_t, once, 0), divisor) * jnp.where(low, 1, 1.5625)
+    t_slope = jnp.where(by_t, jnp.sign(t) * twice, rate)
+    fixed = jnp.where(by_t, 1, epsilon)
+    size = difference_over(jnp.where(by_t, 0, p), jnp.where(by_t, 0, t), fixed) * sign
     epsilon_slope = jnp.where(size > 0.01, size * rate, quotient(value, fixed))
-    slopes = (sign * rate, -sign * t_slope, jnp.where(own, 0, -epsilon_slope))
+    slopes = (sign * rate, -sign * t_slope, jnp.where(by_t, 0, -epsilon_slope))
     return value, slopes
 
 
@@ -148,9 +150,6 @@ def squared_log_error(
         `predictions`, $-2d / (1 + \text{targets})$ for `targets`. An input at or below
         `epsilon` has gradient 0, and `epsilon` has its gradient instead.
 
-    Numerics:
-        An infinite input gives inf; two of them give NaN.
-
     Raises:
         ValueError: If `epsilon` is negative.
 
@@ -172,15 +171,16 @@ def squared_log_error(
     return tail.reduce(loss)
 
 
-# log1p(p) - log1p(t) = ± log1p(abs(p - t)/(1 + min(p, t))): no two logs to subtract.
-# What rounding takes from the argument, which the square would double, is put back.
+# log1p(p) - log1p(t) = sign(p - t) · log1p(|p - t|/(1 + min(p, t))): this form does not
+# subtract two logarithms, which cancel where p and t are close. It corrects the
+# logarithm by the rounding errors of its argument, which the square would double.
 @pointwise
 def _squared_log(p, t):
     sign = jnp.where(p < t, -1, 1)
-    e, e_lost = two_difference(p, t)
-    base, base_lost = two_difference(jnp.where(p < t, p, t), -jnp.ones_like(p))
+    e, e_error = two_difference(p, t)
+    base, base_error = two_difference(jnp.where(p < t, p, t), -jnp.ones_like(p))
     ratio = sign * e / base
-    lost = remainder(sign * e, base, ratio) + sign * e_lost - ratio * base_lost
-    log, log_lost = log1p_of_sum(ratio, stop_gradient(lost / base))
+    error = remainder(sign * e, base, ratio) + sign * e_error - ratio * base_error
+    log, log_error = log1p_of_sum(ratio, stop_gradient(error / base))
     slope = 2 * sign * log
-    return log * log + 2 * log * log_lost, (slope / (1 + p), -slope / (1 + t))
+    return log * log + 2 * log * log_error, (slope / (1 + p), -slope / (1 + t))

@@ -24,9 +24,7 @@ def squared_error(
     Choose it where one large error is worse than many small ones. `l2_loss` is half of
     it; `huber_loss` and `absolute_error` are less sensitive to outliers.
 
-    With $e = \text{predictions} - \text{targets}$:
-
-    $$ e^2 $$
+    $$ e^2, \quad e = \text{predictions} - \text{targets} $$
 
     Args:
         predictions: Floating, `[...]`, in any unit.
@@ -40,10 +38,6 @@ def squared_error(
 
     Gradient:
         $2e$ for `predictions`, $-2e$ for `targets`; smooth everywhere.
-
-    Numerics:
-        The square overflows to inf beyond errors of 1.8e19 in float32; the gradient
-        does not. Equal infinities give NaN.
 
     Example:
         >>> import jaxloss as jl
@@ -73,9 +67,7 @@ def l2_loss(
     Choose it over `squared_error` where the gradient should be the error itself, as in
     optax and in the textbooks on linear models.
 
-    With $e = \text{predictions} - \text{targets}$:
-
-    $$ e^2 / 2 $$
+    $$ e^2 / 2, \quad e = \text{predictions} - \text{targets} $$
 
     Args:
         predictions: Floating, `[...]`, in any unit.
@@ -89,10 +81,6 @@ def l2_loss(
 
     Gradient:
         $e$ for `predictions`, $-e$ for `targets`; smooth everywhere.
-
-    Numerics:
-        The square overflows to inf beyond errors of 2.6e19 in float32; the gradient
-        does not. Equal infinities give NaN.
 
     Example:
         >>> import jaxloss as jl
