@@ -117,7 +117,8 @@ def _cross_entropy(x, y, weight, smoothing):
     negative = kept * (1 - y) + uniform
     slope = jnp.where(x >= 0, negative - positive * u, negative * u - positive)
     finite = jnp.where(jnp.isinf(x), 0, x)
-    # All with the derivative of x >= 0 at 0, as `magnitude`, so that they add up there.
+    # At x = 0 both have the derivative of the branch for x >= 0, as `magnitude` has.
+    # With different one-sided derivatives the second derivatives at 0 would be wrong.
     high, low = jnp.where(x >= 0, finite, 0), jnp.where(x >= 0, 0, -finite)
     soft = jnp.log1p(u)
 

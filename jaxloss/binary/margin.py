@@ -229,8 +229,7 @@ def hinge_embedding_loss(
 
     Args:
         distances: Floating, `[...]`, in any unit.
-        targets: Real, 1 for a similar pair and -1 for a different one, broadcastable to
-            `distances`.
+        targets: Real, broadcastable, 1 for a similar pair and -1 for a different one.
         margin: The distance at which a different pair is far enough apart,
             broadcastable to `distances`. 1.0 as in PyTorch.
         where: Boolean mask; False entries are excluded.
@@ -259,7 +258,7 @@ def hinge_embedding_loss(
     )
     valid = jnp.abs(t) == 1
     t = checks.check_values("targets", t, tail.counts(valid), "1 or -1")
-    # At the margin itself the gradient is -1, as that of PyTorch's clamp.
+    # At the margin itself the gradient is -1: PyTorch's clamp has it too.
     apart = jnp.where(margin - x < 0, 0, margin - x)
     loss = jnp.where(t == 1, x, jnp.where(valid, apart, jnp.nan))
     return tail.reduce(loss)

@@ -199,7 +199,8 @@ def gaussian_nll_loss(
 
 # As in PyTorch, a variance below eps is replaced by eps but has the derivative at eps,
 # so that training can raise the variance again. With r = (m - t)/v:
-#     f = log(v)/2 + r (m - t)/2,     df/dm = r,     df/dv = 1/(2v) - r²/2.
+#     f = log(v)/2 + r (m - t)/2,     df/dm = r,     df/dv = 1/(2v) - r²/2,
+# and df/deps = df/dv where eps replaces the variance.
 @pointwise
 def _gaussian(m, t, v, eps):
     low = v < eps

@@ -60,7 +60,7 @@ def absolute_error(
 
 @pointwise
 def _absolute(p, t):
-    # The derivative at 0 is 0, as in PyTorch; that of `jnp.abs` is 1.
+    # The derivative at 0 is 0, as in PyTorch; `jnp.abs` has the derivative 1 there.
     sign = direction(p, t)
     return jnp.abs(p - t), (sign, -sign)
 
@@ -142,8 +142,7 @@ def epsilon_insensitive_loss(
     Args:
         predictions: Floating, `[...]`, in any unit.
         targets: Real, in the same unit, broadcastable to `predictions`. None means 0.
-        epsilon: $\epsilon \ge 0$, the tolerance in the unit of the error, broadcastable
-            to `predictions`. 0.1 as in scikit-learn's `SVR`.
+        epsilon: $\epsilon \ge 0$, the tolerance, broadcastable. 0.1 as in scikit-learn.
         where: Boolean mask; False entries are excluded.
         weights: Real weights per example.
         reduction: "none", "sum" or "mean" (weighted).

@@ -47,8 +47,8 @@ def absolute_percentage_error(
     Args:
         predictions: Floating, `[...]`, in any unit.
         targets: Real, in the same unit, broadcastable to `predictions`. None means 0.
-        epsilon: $\epsilon \ge 0$, the smallest divisor, in the unit of the targets and
-            broadcastable to `predictions`. 1e-7 as in Keras.
+        epsilon: $\epsilon \ge 0$, the smallest divisor, broadcastable, in the unit of
+            the targets. 1e-7 as in Keras.
         where: Boolean mask; False entries are excluded.
         weights: Real weights per example.
         reduction: "none", "sum" or "mean" (weighted).
@@ -136,8 +136,7 @@ def squared_log_error(
     Args:
         predictions: Floating, `[...]`, at least 0; `epsilon` replaces smaller values.
         targets: Real, in the same unit, broadcastable to `predictions`. None means 0.
-        epsilon: $\epsilon \ge 0$, the smallest prediction and target, broadcastable to
-            `predictions`. 1e-7 as in Keras.
+        epsilon: $\epsilon \ge 0$, the smallest input, broadcastable. 1e-7 as in Keras.
         where: Boolean mask; False entries are excluded.
         weights: Real weights per example.
         reduction: "none", "sum" or "mean" (weighted).
