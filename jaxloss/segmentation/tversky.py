@@ -1,4 +1,4 @@
-"""Tversky losses: the overlap against a cost of each kind of error."""
+"""Tversky losses: the overlap of two regions relative to the costs of their errors."""
 
 from __future__ import annotations
 
@@ -12,7 +12,12 @@ from jaxloss._core.arguments.checks import at_least
 from jaxloss._core.arguments.public import public
 from jaxloss._core.arguments.tail import Reduction
 from jaxloss._core.rule.analytic import pointwise
-from jaxloss.segmentation._regions import misfit, parameter, reduce_classes, to_pixels
+from jaxloss.segmentation._regions import (
+    parameter,
+    reduce_classes,
+    to_pixels,
+    tversky_per_class,
+)
 
 
 @public(alpha=at_least(0), beta=at_least(0), smooth=at_least(0))
@@ -31,65 +36,56 @@ def tversky_loss(
     weights: ArrayLike | None = None,
     reduction: Reduction = "mean",
 ) -> jax.Array:
-    r"""Returns the Tversky loss of predicted and true regions.
+    r"""Tversky loss: a Dice loss with separate costs for the two kinds of error.
 
-    Choose it over `dice_loss`, which has the same arguments and formula, to say that
-    false positives (`alpha`) and false negatives (`beta`) cost differently: a beta
-    above alpha finds more of a small region.
+    Choose it over `dice_loss`, which has the same arguments and formula, to state the
+    costs of false positives (`alpha`) and false negatives (`beta`): a beta above alpha
+    finds more of a small region.
 
-    With $p$ the probabilities, $t$ the targets and $w$ the weights of a class's pixels,
-    the hits $H = \sum w p t$, the false positives $F = \sum w p (1 - t)$ and the false
-    negatives $M = \sum w t (1 - p)$:
+    With $p$ the probabilities, $t$ the targets and $w$ the weights of the pixels, each
+    class has the hits $H = \sum w p t$, the false positives $F = \sum w p (1 - t)$ and
+    the false negatives $M = \sum w t (1 - p)$:
 
     $$ \frac{\alpha F + \beta M}{H + \alpha F + \beta M + \text{smooth}} $$
 
     Args:
-        predictions: Floating, `[N, ..., C]`, a logit for each class at each pixel, of
-            which a softmax is taken; with C = 1 a sigmoid, and the class axis may be
-            left out if `targets` has it.
+        predictions: Floating, `[N, ..., C]`, one logit per class and pixel; the loss
+            takes their softmax. With C = 1 it takes the sigmoid, and the class axis may
+            be missing if `targets` has it.
         targets: Real, one-hot or soft labels in [0, 1], `[N, ..., C]`; with C = 1 the
-            class axis may be left out.
-        alpha: At least 0, what a false positive costs, broadcastable to the losses.
-        beta: At least 0, what a false negative costs, broadcastable to the losses.
-        class_weights: Real, `[C]`, factors on the classes' losses; None is 1 each. The
-            mean is not divided by them, as in optax.
-        smooth: At least 0, added to both sides of the fraction, broadcastable to the
-            losses `[N, C]`. 1.0 as in optax; 0.0 for the plain ratio.
-        apply_softmax: False if `predictions` are probabilities already; they need not
+            class axis may be missing.
+        alpha: At least 0, the cost of a false positive, broadcastable to `[N, C]`.
+        beta: At least 0, the cost of a false negative, broadcastable to `[N, C]`.
+        class_weights: Real, `[C]`, multiplies the loss of each class; None means 1. As
+            in optax, the mean is not divided by them.
+        smooth: At least 0, added to both sides of the fraction, broadcastable to
+            `[N, C]`. 1.0 as in optax; 0.0 gives the plain ratio.
+        apply_softmax: False if `predictions` are already probabilities; they need not
             add up to 1.
-        ignore_background: Whether to leave out the first of several classes.
-        axis: The axes that a region extends over; None for all but the first and the
-            last.
-        where: Boolean mask of pixels, broadcastable to `predictions` without its class
-            axis; False pixels count nowhere. A mask of the rank of `predictions` drops
-            single classes.
-        weights: Real weights of the pixels, broadcastable likewise.
-        reduction: "mean" or "sum" over the classes, or "none" for each class's loss. A
-            class without any pixel that counts is not counted.
+        ignore_background: Whether to exclude the first of several classes.
+        axis: The axes of one region; None means all axes but the first and the last.
+        where: Boolean mask; False entries are excluded. A mask of the rank of
+            `predictions` excludes single classes of a pixel, any other mask whole
+            pixels.
+        weights: Real weights per pixel, broadcastable to `predictions` without its
+            class axis.
+        reduction: "none", "sum" or, by default as in optax, "mean" over the classes. A
+            class whose pixels are all excluded is excluded too.
 
     Returns:
-        `[N]`, or `[N, C]` without a reduction (a class less without background), in
-        [0, 1] before class weights.
+        `[N]`, or `[N, C]` for the reduction "none" (`[N, C - 1]` without the
+        background), in [0, 1] before class weights. The loss of a class that is neither
+        predicted nor present is 0, also if `smooth` is 0.
 
     Gradient:
-        With $W$ the numerator and $S$ the denominator, a loss has the slope
-        $(S - W) / S^2$ in $W$ and $-W / S^2$ in the rest of $S$, and a pixel of
-        probability $p$ passes on $p_c (g_c - \sum_k p_k g_k)$ of its slopes $g$ to its
-        logits. Every real argument receives its own.
+        With $W$ the numerator and $S$ the denominator, $(S - W) / S^2$ with respect to
+        $W$ and $-W / S^2$ with respect to the other terms of $S$. With $g$ the
+        resulting gradient of a pixel's probabilities $p$, its logits have
+        $p_c (g_c - \sum_k p_k g_k)$. Differentiable in every real argument.
 
     Numerics:
-        Computes in float32, or float64 if an input is float64; time and memory are
-        linear in the number of elements. The wrong pixels are added up by themselves,
-        so that a loss of 1e-20 keeps its digits. Where nothing is predicted and nothing
-        is there, the loss is 0 with gradient 0, also if `smooth` is 0. A logit of -inf
-        has probability and gradient 0. With `apply_softmax` False, a prediction outside
-        [0, 1] by more than 1e-3 gives NaN.
-
-    Raises:
-        TypeError: If `predictions` is not floating, another input not real, or `where`
-            not boolean.
-        ValueError: If an input does not fit the shapes above, `axis` names no axis, or
-            the class axis, a hyperparameter is negative, or `reduction` is unknown.
+        With `apply_softmax` False, a prediction more than 1e-3 outside [0, 1] gives
+        NaN.
 
     Example:
         >>> import jaxloss as jl
@@ -104,7 +100,7 @@ def tversky_loss(
         2017, https://arxiv.org/abs/1706.05721, equation 4
     """
     pixels = to_pixels(predictions, targets, apply_softmax, where, weights, reduction)
-    loss, counts = misfit(pixels, axis, alpha, beta, smooth)
+    loss, counts = tversky_per_class(pixels, axis, alpha, beta, smooth)
     return reduce_classes(loss, counts, class_weights, ignore_background, reduction)
 
 
@@ -122,62 +118,53 @@ def jaccard_loss(
     weights: ArrayLike | None = None,
     reduction: Reduction = "mean",
 ) -> jax.Array:
-    r"""Returns the Jaccard loss, 1 less intersection over union, of two regions.
+    r"""Jaccard loss: one minus the intersection over union of two regions.
 
-    Choose it over `dice_loss` where intersection over union is what the result is
-    judged by; at the same overlap it is the larger of the two.
+    Choose it over `dice_loss` where the result is judged by intersection over union; at
+    the same overlap it is the larger of the two losses.
 
-    With $p$ the probabilities, $t$ the targets and $w$ the weights of a class's pixels,
-    the hits $H = \sum w p t$, the false positives $F = \sum w p (1 - t)$ and the false
-    negatives $M = \sum w t (1 - p)$:
+    With $p$ the probabilities, $t$ the targets and $w$ the weights of the pixels, each
+    class has the hits $H = \sum w p t$, the false positives $F = \sum w p (1 - t)$ and
+    the false negatives $M = \sum w t (1 - p)$:
 
     $$ \frac{F + M}{H + F + M + \text{smooth}} $$
 
     Args:
-        predictions: Floating, `[N, ..., C]`, a logit for each class at each pixel, of
-            which a softmax is taken; with C = 1 a sigmoid, and the class axis may be
-            left out if `targets` has it.
+        predictions: Floating, `[N, ..., C]`, one logit per class and pixel; the loss
+            takes their softmax. With C = 1 it takes the sigmoid, and the class axis may
+            be missing if `targets` has it.
         targets: Real, one-hot or soft labels in [0, 1], `[N, ..., C]`; with C = 1 the
-            class axis may be left out.
-        class_weights: Real, `[C]`, factors on the classes' losses; None is 1 each. The
-            mean is not divided by them, as in optax.
-        smooth: At least 0, added to both sides of the fraction, broadcastable to the
-            losses `[N, C]`. 1.0 as in optax; 0.0 for the plain ratio.
-        apply_softmax: False if `predictions` are probabilities already; they need not
+            class axis may be missing.
+        class_weights: Real, `[C]`, multiplies the loss of each class; None means 1. As
+            in optax, the mean is not divided by them.
+        smooth: At least 0, added to both sides of the fraction, broadcastable to
+            `[N, C]`. 1.0 as in optax; 0.0 gives the plain ratio.
+        apply_softmax: False if `predictions` are already probabilities; they need not
             add up to 1.
-        ignore_background: Whether to leave out the first of several classes.
-        axis: The axes that a region extends over; None for all but the first and the
-            last.
-        where: Boolean mask of pixels, broadcastable to `predictions` without its class
-            axis; False pixels count nowhere. A mask of the rank of `predictions` drops
-            single classes.
-        weights: Real weights of the pixels, broadcastable likewise.
-        reduction: "mean" or "sum" over the classes, or "none" for each class's loss. A
-            class without any pixel that counts is not counted.
+        ignore_background: Whether to exclude the first of several classes.
+        axis: The axes of one region; None means all axes but the first and the last.
+        where: Boolean mask; False entries are excluded. A mask of the rank of
+            `predictions` excludes single classes of a pixel, any other mask whole
+            pixels.
+        weights: Real weights per pixel, broadcastable to `predictions` without its
+            class axis.
+        reduction: "none", "sum" or, by default as in optax, "mean" over the classes. A
+            class whose pixels are all excluded is excluded too.
 
     Returns:
-        `[N]`, or `[N, C]` without a reduction (a class less without background), in
-        [0, 1] before class weights.
+        `[N]`, or `[N, C]` for the reduction "none" (`[N, C - 1]` without the
+        background), in [0, 1] before class weights. The loss of a class that is neither
+        predicted nor present is 0, also if `smooth` is 0.
 
     Gradient:
-        With $W$ the numerator and $S$ the denominator, a loss has the slope
-        $(S - W) / S^2$ in $W$ and $-W / S^2$ in the rest of $S$, and a pixel of
-        probability $p$ passes on $p_c (g_c - \sum_k p_k g_k)$ of its slopes $g$ to its
-        logits. Every real argument receives its own.
+        With $W$ the numerator and $S$ the denominator, $(S - W) / S^2$ with respect to
+        $W$ and $-W / S^2$ with respect to the other terms of $S$. With $g$ the
+        resulting gradient of a pixel's probabilities $p$, its logits have
+        $p_c (g_c - \sum_k p_k g_k)$. Differentiable in every real argument.
 
     Numerics:
-        Computes in float32, or float64 if an input is float64; time and memory are
-        linear in the number of elements. The wrong pixels are added up by themselves,
-        so that a loss of 1e-20 keeps its digits. Where nothing is predicted and nothing
-        is there, the loss is 0 with gradient 0, also if `smooth` is 0. A logit of -inf
-        has probability and gradient 0. With `apply_softmax` False, a prediction outside
-        [0, 1] by more than 1e-3 gives NaN.
-
-    Raises:
-        TypeError: If `predictions` is not floating, another input not real, or `where`
-            not boolean.
-        ValueError: If an input does not fit the shapes above, `axis` names no axis, or
-            the class axis, a hyperparameter is negative, or `reduction` is unknown.
+        With `apply_softmax` False, a prediction more than 1e-3 outside [0, 1] gives
+        NaN.
 
     Example:
         >>> import jaxloss as jl
@@ -192,7 +179,7 @@ def jaccard_loss(
         https://doi.org/10.1007/978-3-319-50835-1_22
     """
     pixels = to_pixels(predictions, targets, apply_softmax, where, weights, reduction)
-    loss, counts = misfit(pixels, axis, 1.0, 1.0, smooth)
+    loss, counts = tversky_per_class(pixels, axis, 1.0, 1.0, smooth)
     return reduce_classes(loss, counts, class_weights, ignore_background, reduction)
 
 
@@ -213,66 +200,57 @@ def focal_tversky_loss(
     weights: ArrayLike | None = None,
     reduction: Reduction = "mean",
 ) -> jax.Array:
-    r"""Returns the Tversky loss of each class to a power.
+    r"""Focal Tversky loss: the Tversky loss of each class to the power of `gamma`.
 
-    Choose it over `tversky_loss` where some classes are much harder than others: with
-    `gamma` below 1 a class that is nearly right keeps more of its gradient, above 1
-    less.
+    Choose it over `tversky_loss` where some classes are much harder than others: a
+    `gamma` below 1 raises the gradient of a class that is nearly right, a `gamma` above
+    1 lowers it.
 
-    With $p$ the probabilities, $t$ the targets and $w$ the weights of a class's pixels,
-    the hits $H = \sum w p t$, the false positives $F = \sum w p (1 - t)$ and the false
-    negatives $M = \sum w t (1 - p)$:
+    With $p$ the probabilities, $t$ the targets and $w$ the weights of the pixels, each
+    class has the hits $H = \sum w p t$, the false positives $F = \sum w p (1 - t)$ and
+    the false negatives $M = \sum w t (1 - p)$:
 
     $$ \left( \frac{\alpha F + \beta M}{H + \alpha F + \beta M + \text{smooth}}
     \right)^\gamma $$
 
     Args:
-        predictions: Floating, `[N, ..., C]`, a logit for each class at each pixel, of
-            which a softmax is taken; with C = 1 a sigmoid, and the class axis may be
-            left out if `targets` has it.
+        predictions: Floating, `[N, ..., C]`, one logit per class and pixel; the loss
+            takes their softmax. With C = 1 it takes the sigmoid, and the class axis may
+            be missing if `targets` has it.
         targets: Real, one-hot or soft labels in [0, 1], `[N, ..., C]`; with C = 1 the
-            class axis may be left out.
-        alpha: At least 0, what a false positive costs, broadcastable to the losses.
-        beta: At least 0, what a false negative costs, broadcastable to the losses.
-        gamma: At least 0, the exponent, broadcastable to the losses. 0.75 is 1 over the
-            paper's 4/3.
-        class_weights: Real, `[C]`, factors on the classes' losses; None is 1 each. The
-            mean is not divided by them, as in optax.
-        smooth: At least 0, added to both sides of the fraction, broadcastable to the
-            losses `[N, C]`. 1.0 as in optax; 0.0 for the plain ratio.
-        apply_softmax: False if `predictions` are probabilities already; they need not
+            class axis may be missing.
+        alpha: At least 0, the cost of a false positive, broadcastable to `[N, C]`.
+        beta: At least 0, the cost of a false negative, broadcastable to `[N, C]`.
+        gamma: At least 0, the exponent, broadcastable to `[N, C]`. 0.75 is the inverse
+            of the 4/3 in the paper.
+        class_weights: Real, `[C]`, multiplies the loss of each class; None means 1. As
+            in optax, the mean is not divided by them.
+        smooth: At least 0, added to both sides of the fraction, broadcastable to
+            `[N, C]`. 1.0 as in optax; 0.0 gives the plain ratio.
+        apply_softmax: False if `predictions` are already probabilities; they need not
             add up to 1.
-        ignore_background: Whether to leave out the first of several classes.
-        axis: The axes that a region extends over; None for all but the first and the
-            last.
-        where: Boolean mask of pixels, broadcastable to `predictions` without its class
-            axis; False pixels count nowhere. A mask of the rank of `predictions` drops
-            single classes.
-        weights: Real weights of the pixels, broadcastable likewise.
-        reduction: "mean" or "sum" over the classes, or "none" for each class's loss. A
-            class without any pixel that counts is not counted.
+        ignore_background: Whether to exclude the first of several classes.
+        axis: The axes of one region; None means all axes but the first and the last.
+        where: Boolean mask; False entries are excluded. A mask of the rank of
+            `predictions` excludes single classes of a pixel, any other mask whole
+            pixels.
+        weights: Real weights per pixel, broadcastable to `predictions` without its
+            class axis.
+        reduction: "none", "sum" or, by default as in optax, "mean" over the classes. A
+            class whose pixels are all excluded is excluded too.
 
     Returns:
-        `[N]`, or `[N, C]` without a reduction (a class less without background), in
-        [0, 1] before class weights.
+        `[N]`, or `[N, C]` for the reduction "none" (`[N, C - 1]` without the
+        background), in [0, 1] before class weights. The loss of a class that is neither
+        predicted nor present is 0, also if `smooth` is 0.
 
     Gradient:
-        $\gamma L^{\gamma - 1}$ times that of `tversky_loss`, $L$ being that loss; at
-        $L = 0$ it is 0 unless $\gamma = 1$. Every real argument receives its own.
+        $\gamma L^{\gamma - 1}$ times the gradient of `tversky_loss` $L$; where $L = 0$
+        it is 0 unless $\gamma = 1$. Differentiable in every real argument.
 
     Numerics:
-        Computes in float32, or float64 if an input is float64; time and memory are
-        linear in the number of elements. The wrong pixels are added up by themselves,
-        so that a loss of 1e-20 keeps its digits. Where nothing is predicted and nothing
-        is there, the loss is 0 with gradient 0, also if `smooth` is 0. A logit of -inf
-        has probability and gradient 0. With `apply_softmax` False, a prediction outside
-        [0, 1] by more than 1e-3 gives NaN.
-
-    Raises:
-        TypeError: If `predictions` is not floating, another input not real, or `where`
-            not boolean.
-        ValueError: If an input does not fit the shapes above, `axis` names no axis, or
-            the class axis, a hyperparameter is negative, or `reduction` is unknown.
+        With `apply_softmax` False, a prediction more than 1e-3 outside [0, 1] gives
+        NaN.
 
     Example:
         >>> import jaxloss as jl
@@ -287,13 +265,13 @@ def focal_tversky_loss(
         https://arxiv.org/abs/1810.07842, equation 5
     """
     pixels = to_pixels(predictions, targets, apply_softmax, where, weights, reduction)
-    loss, counts = misfit(pixels, axis, alpha, beta, smooth)
+    loss, counts = tversky_per_class(pixels, axis, alpha, beta, smooth)
     loss = _power(loss, parameter("gamma", gamma, loss))
     return reduce_classes(loss, counts, class_weights, ignore_background, reduction)
 
 
-# df/dx = gamma x^(gamma - 1) is infinite at x = 0 for gamma < 1, where 0 is the
-# subgradient of a loss at its minimum; df/dgamma = x^gamma log x.
+# f = x^gamma has df/dx = gamma x^(gamma - 1) and df/dgamma = x^gamma log x. At x = 0,
+# the minimum of the loss, df/dx is infinite for gamma < 1; the rule gives 0 there.
 @pointwise
 def _power(x, gamma):
     some = x > 0
