@@ -1,3 +1,3 @@
-"""Sequence losses: labels in order, without their alignment to the frames."""
+"""Sequence losses: labels in a known order, at unknown frames."""
 
 from __future__ import annotations

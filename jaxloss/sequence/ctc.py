@@ -1,4 +1,4 @@
-"""Connectionist temporal classification: labels in order, without their timing."""
+"""Connectionist temporal classification: labels in a known order, at unknown frames."""
 
 from __future__ import annotations
 
@@ -30,66 +30,57 @@ def ctc_loss(
     weights: ArrayLike | None = None,
     reduction: Reduction = "none",
 ) -> jax.Array:
-    r"""Returns the connectionist temporal classification loss of label sequences.
+    r"""CTC: the connectionist temporal classification loss of label sequences.
 
     Choose it where a sequence of frames is labelled by a shorter sequence without
-    timing: speech, handwriting. `softmax_cross_entropy_with_integer_labels` wants a
-    label for each frame; `ctc_loss_with_forward_probs` also returns the forward
-    probabilities.
+    timing: speech, handwriting. With one label per frame, use
+    `softmax_cross_entropy_with_integer_labels`; `ctc_loss_with_forward_probs` also
+    returns the forward probabilities.
 
     An alignment $\pi$ gives each of the $T$ frames a class. It spells the labels $y$ if
-    they remain when repeated classes are merged and then blanks are dropped. With
-    $p_t$ the softmax of frame $t$'s logits:
+    merging repeated classes and then dropping blanks leaves $y$. With $p_t$ the softmax
+    of the logits of frame $t$:
 
     $$ -\log \sum_{\pi \text{ spells } y} \; \prod_{t=1}^{T} p_t(\pi_t) $$
 
     Args:
-        logits: Floating, `[..., T, C]`: unnormalized log-probabilities of the classes,
-            blank included, in each frame. Log-probabilities do as well.
-        logit_paddings: 0 where a frame counts and 1 where it is padding, `[..., T]` or
-            broadcastable to it. Padded frames are skipped wherever they stand.
-        labels: Integer, in [0, C), `[..., N]` or broadcastable to it.
-        label_paddings: 0 where a label counts and 1 where it is padding, `[..., N]` or
-            broadcastable to it. Padding stands behind the labels: as many labels count
-            as entries are 0, from the front.
-        blank_id: The class that stands for no label, in [0, C).
-        log_epsilon: Stands for log(0) in `ctc_loss_with_forward_probs`, a number of at
-            most 0; the loss itself needs no approximation and does not depend on it.
-        where: Boolean mask, broadcastable to the per-example loss; False entries count
-            nowhere ([conventions][]). An example is a sequence. A mask of the rank of
-            `logits` drops single classes, and a frame that has none left.
-        weights: Real weights, broadcastable to the per-example loss ([conventions][]).
-        reduction: "none" for the per-example losses, "sum" for their weighted sum,
-            "mean" for their weighted mean ([conventions][]).
+        logits: Floating, `[..., T, C]`, for each frame the unnormalized
+            log-probabilities of the classes, including the blank. Log-probabilities are
+            valid too.
+        logit_paddings: 1 for padded frames, 0 for the others, broadcastable to
+            `[..., T]`. Padded frames are skipped wherever they are.
+        labels: Integer, in [0, C), broadcastable to `[..., N]`.
+        label_paddings: 1 for padded labels, 0 for the others, broadcastable to
+            `[..., N]`. Padding follows the labels: the number of zeros is the number of
+            labels used, from the front.
+        blank_id: Python int in [0, C), the class that stands for no label.
+        log_epsilon: At most 0, replaces log(0) in `ctc_loss_with_forward_probs`. This
+            loss does not depend on it. -1e5 as in optax.
+        where: Boolean mask; False entries are excluded. An example is a sequence. A
+            mask of the rank of `logits` excludes single classes, and frames without any
+            class left.
+        weights: Real weights per example.
+        reduction: "none", "sum" or "mean" (weighted).
 
     Returns:
         `[...]`, in nats, at least 0; a scalar if reduced. +inf where no alignment
-        spells the labels: too few frames (it takes one for each label and one more
-        between equal neighbours), or a -inf logit in the way of each.
+        spells the labels: there are too few frames (one per label and one more between
+        equal neighbours), or every alignment meets a logit of -inf.
 
     Gradient:
         $p_t(k) - \gamma_t(k)$ for `logits`, with $\gamma_t(k)$ the posterior
         probability that frame $t$ is aligned to class $k$, by the forward-backward
-        recursion; 0 in padded frames and where the loss is +inf. The paddings, `labels`
-        and `log_epsilon` receive none.
+        recursion; 0 in padded frames and where the loss is +inf. None for the paddings,
+        `labels` and `log_epsilon`.
 
     Numerics:
-        Computes in float32, or float64 if `logits` are float64. Probabilities carry an
-        exponent of their own: the range of a recursion in log space, while thousands of
-        frames lose no digits to the size of the logarithm. Time and memory of the
-        recursion are linear in T·N, those of the rest in T·C. Labels that are blank,
-        empty labels and empty sequences of frames are allowed. Padded or masked entries
-        may hold anything. A label outside [0, C) gives NaN, and raises under
-        `checkify`, as does a padding indicator other than 0 and 1, which else counts as
-        1. Where optax gives about `-log_epsilon`, the loss of labels that cannot be
-        spelled is +inf, as in PyTorch; drop them by `where` as in the example
-        (PyTorch's `zero_infinity`).
-
-    Raises:
-        TypeError: If `logits` is not floating, `labels` is not integer, `blank_id` not
-            an int, another input not real, or `where` not boolean.
-        ValueError: If an input does not fit the shapes above, there is no class,
-            `blank_id` is no class, `log_epsilon` is above 0, or `reduction` is unknown.
+        Each probability in the recursion has its own exponent: the range is that of log
+        space, and thousands of frames lose no accuracy. The recursion takes time and
+        memory linear in T·N, the softmax linear in T·C. Blanks among the labels, empty
+        labels and sequences without frames are allowed. A padding value other than 0
+        and 1 counts as 1, and `checkify` reports it. Labels that no alignment spells
+        have loss +inf as in PyTorch, where optax gives about `-log_epsilon`; exclude
+        them as in the example (`zero_infinity` in PyTorch).
 
     Example:
         >>> import jax.numpy as jnp
@@ -131,14 +122,14 @@ def ctc_loss_with_forward_probs(
     weights: ArrayLike | None = None,
     reduction: Reduction = "none",
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
-    r"""Returns the loss of `ctc_loss` with the forward probabilities behind it.
+    r"""CTC loss together with the forward probabilities of its recursion.
 
-    Choose it to look into the alignments: where along the frames the probability of the
-    labels is lost. `ctc_loss` alone takes half the time.
+    Choose it to inspect the alignments: it shows at which frames the labels lose their
+    probability. `ctc_loss` alone takes half the time.
 
-    The loss is that of `ctc_loss`. The forward probabilities belong to the alignments
-    of the first $t$ frames that have spelled the first $n$ labels and end with a blank
-    or with the $n$-th label:
+    The loss is that of `ctc_loss`. The forward probabilities sum over the alignments of
+    the first $t$ frames that spell the first $n$ labels and end with a blank, or with
+    label number $n$:
 
     $$ \log \alpha_\text{blank}(t, n) = \log \sum_{\substack{\pi \text{ spells } y_{1:n}
     \\ \pi_t \text{ is blank}}} \prod_{s=1}^{t} p_s(\pi_s), \qquad
@@ -146,49 +137,42 @@ def ctc_loss_with_forward_probs(
     \\ \pi_t = y_n}} \prod_{s=1}^{t} p_s(\pi_s) $$
 
     Args:
-        logits: Floating, `[..., T, C]`: unnormalized log-probabilities of the classes,
-            blank included, in each frame. Log-probabilities do as well.
-        logit_paddings: 0 where a frame counts and 1 where it is padding, `[..., T]` or
-            broadcastable to it. Padded frames repeat the probabilities before them.
-        labels: Integer, in [0, C), `[..., N]` or broadcastable to it.
-        label_paddings: 0 where a label counts and 1 where it is padding, `[..., N]` or
-            broadcastable to it. Padding stands behind the labels: as many labels count
-            as entries are 0, from the front.
-        blank_id: The class that stands for no label, in [0, C).
-        log_epsilon: What the forward probabilities have for log(0), a number of at most
-            0, -inf included. The loss does not depend on it.
-        where: Boolean mask, broadcastable to the per-example loss; False entries count
-            nowhere ([conventions][]). An example is a sequence. A mask of the rank of
-            `logits` drops single classes, and a frame that has none left. The
-            forward probabilities of a dropped sequence mean nothing.
-        weights: Real weights, broadcastable to the per-example loss ([conventions][]).
-            They weigh the loss alone.
-        reduction: "none" for the per-example losses, "sum" for their weighted sum,
-            "mean" for their weighted mean ([conventions][]). It reduces the loss alone.
+        logits: Floating, `[..., T, C]`, for each frame the unnormalized
+            log-probabilities of the classes, including the blank. Log-probabilities are
+            valid too.
+        logit_paddings: 1 for padded frames, 0 for the others, broadcastable to
+            `[..., T]`. A padded frame repeats the forward probabilities of the frame
+            before it.
+        labels: Integer, in [0, C), broadcastable to `[..., N]`.
+        label_paddings: 1 for padded labels, 0 for the others, broadcastable to
+            `[..., N]`. Padding follows the labels: the number of zeros is the number of
+            labels used, from the front.
+        blank_id: Python int in [0, C), the class that stands for no label.
+        log_epsilon: At most 0, -inf included; replaces log(0) in the forward
+            probabilities. The loss does not depend on it. -1e5 as in optax.
+        where: Boolean mask; False entries are excluded. An example is a sequence. A
+            mask of the rank of `logits` excludes single classes, and frames without any
+            class left. The forward probabilities of an excluded sequence are undefined.
+        weights: Real weights per example. They apply to the loss only.
+        reduction: "none", "sum" or "mean" (weighted). It applies to the loss only.
 
     Returns:
-        The loss as `ctc_loss` has it; $\log \alpha_\text{blank}$ for n from 0 to N,
+        The loss, as from `ctc_loss`; $\log \alpha_\text{blank}$ for n from 0 to N,
         `[T, ..., N + 1]`; $\log \alpha_\text{label}$ for n from 1 to N, `[T, ..., N]`.
-        As in optax, the last frame's blank of n includes its label of n, so that the
-        loss is minus its entry at the number of labels. Entries behind that number mean
-        nothing.
+        As in optax, in the last frame the blank entry of n includes the label entry of
+        n, so that the loss is minus the blank entry at the number of labels. Entries
+        beyond that number are undefined.
 
     Gradient:
-        The loss has that of `ctc_loss`. The forward probabilities have theirs by plain
-        differentiation of the recursion, 0 where they are `log_epsilon`, and the rate 1
-        in `log_epsilon` there. The paddings and `labels` receive none.
+        The loss has the gradient of `ctc_loss`. The forward probabilities are
+        differentiated through the recursion; where they equal `log_epsilon` their
+        gradient is 0 for `logits` and 1 for `log_epsilon`. None for the paddings and
+        `labels`.
 
     Numerics:
-        As `ctc_loss`. The forward probabilities are logarithms of exact recursions,
-        each within a few units in the last place for each frame; optax's differ where
-        they are unreachable: there it adds to `log_epsilon` what an alignment that
-        began amid the labels would have.
-
-    Raises:
-        TypeError: If `logits` is not floating, `labels` is not integer, `blank_id` not
-            an int, another input not real, or `where` not boolean.
-        ValueError: If an input does not fit the shapes above, there is no class,
-            `blank_id` is no class, `log_epsilon` is above 0, or `reduction` is unknown.
+        As in `ctc_loss`. The rounding of a forward probability is a few units in the
+        last place per frame. Unreachable entries are `log_epsilon` exactly; optax adds
+        to it the log-probability of alignments that start amid the labels.
 
     Example:
         >>> import jax.numpy as jnp
@@ -215,18 +199,18 @@ def ctc_loss_with_forward_probs(
         where, weights, reduction,
     )  # fmt: skip
     log_zero = _log_zero(log_epsilon, batch)
-    log_probs = log_alphas(batch.logits, batch.words, batch.frames, log_zero)
+    log_probs = log_alphas(batch.logits, batch.symbols, batch.frames, log_zero)
     return _reduced(batch, reduction), *log_probs
 
 
 class _Batch(NamedTuple):
-    """Arguments, checked, with what does not count made harmless."""
+    """The checked arguments; excluded entries are replaced by harmless values."""
 
     logits: jax.Array  # [..., T, C], in the dtype to compute in
-    words: jax.Array  # [..., N+1], the blank and then the labels, all in [0, C)
-    frames: jax.Array  # [..., T], True where a frame counts
-    lengths: jax.Array  # [...], how many labels count
-    valid: jax.Array  # [...], False where one of those was no class
+    symbols: jax.Array  # [..., N+1], the blank, then the labels, all in [0, C)
+    frames: jax.Array  # [..., T], False for padded frames
+    lengths: jax.Array  # [...], the number of labels
+    valid: jax.Array  # [...], False if one of those was out of range
     tail: Tail
 
 
@@ -247,16 +231,16 @@ def _arguments(
     labels = jnp.broadcast_to(labels, shape)
     blank = _blank(blank_id, classes)
     dtype = checks.compute_dtype(logits)
-    heard = True
+    possible = True
     if where is not None:
         where = checks.to_mask("where", where)
         if where.ndim == logits.ndim:
-            logits, heard, where = _drop_classes(logits, where)
+            logits, possible, where = _drop_classes(logits, where)
     tail = checks.tail(where, weights, reduction, shape=batch, dtype=dtype)
     tail = tail.spread(batch)
     to = "logits without classes"
     frames = _counts("logit_paddings", logit_paddings, to, logits.shape[:-1], tail)
-    frames = frames & heard
+    frames = frames & possible
     counts = _counts("label_paddings", label_paddings, "labels", shape, tail)
 
     lengths = jnp.sum(counts, axis=-1, dtype=jnp.int32)
@@ -266,16 +250,16 @@ def _arguments(
     labels = checks.check_values(
         "labels", labels, tail.counts(valid), f"in [0, {classes})"
     )
-    words = jnp.where(known, labels.astype(jnp.int32), blank)
+    symbols = jnp.where(known, labels.astype(jnp.int32), blank)
     front = [(0, 0)] * len(batch) + [(1, 0)]
-    words = jnp.pad(words, front, constant_values=blank)
+    symbols = jnp.pad(symbols, front, constant_values=blank)
     logits = jnp.where(frames[..., None], logits, jnp.asarray(HARMLESS, logits.dtype))
     logits = tail.guard(widen(logits), (-2, -1))
-    return _Batch(logits, words, frames, lengths, valid, tail)
+    return _Batch(logits, symbols, frames, lengths, valid, tail)
 
 
 def _drop_classes(logits, mask):
-    """The logits, the frames that keep a class, and the sequences that keep a frame."""
+    """Masks the logits; finds the frames and sequences with a class left."""
     checks.check_broadcast("where", mask.shape, "logits", logits.shape)
     mask = jnp.broadcast_to(mask, logits.shape)
     frames = jnp.any(mask, axis=-1)
@@ -293,7 +277,7 @@ def _blank(blank_id, classes):
 
 
 def _counts(name, paddings, to, shape, tail):
-    """True where padding indicators are 0, in the sequences to keep."""
+    """Checks padding indicators: True where they are 0, in sequences not excluded."""
     paddings = checks.to_array(name, paddings)
     checks.check_broadcast(name, paddings.shape, to, shape)
     padded = paddings.astype(bool)
@@ -310,6 +294,6 @@ def _log_zero(log_epsilon, batch):
 
 
 def _reduced(batch, reduction):
-    loss = ctc(batch.logits, batch.words, batch.frames, batch.lengths, axis=(-2, -1))
+    loss = ctc(batch.logits, batch.symbols, batch.frames, batch.lengths, axis=(-2, -1))
     loss = jnp.where(batch.valid, loss, jnp.nan)
     return batch.tail.reduce(loss)
