@@ -10,11 +10,12 @@ import jax.numpy as jnp
 
 from jaxloss._core.arguments import checks
 from jaxloss._core.arguments.tail import Tail, mean
-from jaxloss._core.devices import class_count, sum_over_devices, vary_as
+from jaxloss._core.devices import class_count, sum_over_devices
 from jaxloss._core.numerics.exact import zero_safe_product
 from jaxloss._core.numerics.functions import accurate_tanh, power_series
 from jaxloss._core.rule.analytic import pointwise
 from jaxloss._core.rule.dropped import guard
+from jaxloss._core.rule.varying import vary_as
 from jaxloss._core.softmax import excess, is_class, maximum, once_read, pick, surprisal
 from jaxloss._core.sweeps import rows as sweep
 
