@@ -58,32 +58,25 @@ def dice_loss(
             `[N, C]`. 1.0 as in optax; 0.0 gives the plain ratio.
         alpha: At least 0, the cost of a false positive, broadcastable to `[N, C]`.
         beta: At least 0, the cost of a false negative, broadcastable to `[N, C]`.
-        apply_softmax: False if `predictions` are already probabilities; they need not
-            add up to 1.
+        apply_softmax: False if `predictions` are already probabilities, which need not
+            add up to 1. NaN results if one is more than 1e-3 outside [0, 1].
         reduction: "none", "sum" or, by default as in optax, "mean" over the classes. A
             class whose pixels are all excluded is excluded too.
         ignore_background: Whether to exclude the first of several classes.
         axis: The axes of one region; None means all axes but the first and the last.
-        where: Boolean mask; False entries are excluded. A mask of the rank of
-            `predictions` excludes single classes of a pixel, any other mask whole
-            pixels.
-        weights: Real weights per pixel, broadcastable to `predictions` without its
-            class axis.
+        where: Boolean mask; False entries are excluded. It broadcasts to the pixels, or
+            to `predictions` to exclude single classes of a pixel.
+        weights: Real weights per pixel.
 
     Returns:
-        `[N]`, or `[N, C]` for the reduction "none" (`[N, C - 1]` without the
-        background), in [0, 1] before class weights. The loss of a class that is neither
-        predicted nor present is 0, also if `smooth` is 0.
+        `[N]`, or `[N, C]` if not reduced (`[N, C - 1]` without background), in [0, 1]
+        before class weights; 0 for a class that is neither predicted nor present.
 
     Gradient:
         With $W$ the numerator and $S$ the denominator, $(S - W) / S^2$ with respect to
         $W$ and $-W / S^2$ with respect to the other terms of $S$. With $g$ the
         resulting gradient of a pixel's probabilities $p$, its logits have
         $p_c (g_c - \sum_k p_k g_k)$. Differentiable in every real argument.
-
-    Numerics:
-        With `apply_softmax` False, a prediction more than 1e-3 outside [0, 1] gives
-        NaN.
 
     Example:
         >>> import jaxloss as jl
@@ -132,7 +125,8 @@ def binary_dice_loss(
         targets: Real, in [0, 1], of the same shape, or with or without the last axis.
         smooth: At least 0, added to both sides of the fraction, broadcastable to
             `[N, 1]`. 1.0 as in optax; 0.0 gives the plain ratio.
-        apply_sigmoid: False if `predictions` are already probabilities.
+        apply_sigmoid: False if `predictions` are already probabilities. NaN results if
+            one is more than 1e-3 outside [0, 1].
         where: Boolean mask; False entries are excluded. One entry per pixel,
             broadcastable to `[N, ...]`.
         weights: Real weights per pixel, broadcastable to `[N, ...]`.
@@ -148,10 +142,6 @@ def binary_dice_loss(
         $W$ and $-W / S^2$ with respect to the other terms of $S$; a logit has
         $p (1 - p)$ times the gradient of its probability. Differentiable in every real
         argument.
-
-    Numerics:
-        With `apply_sigmoid` False, a prediction more than 1e-3 outside [0, 1] gives
-        NaN.
 
     Example:
         >>> import jaxloss as jl
@@ -212,14 +202,12 @@ def multiclass_generalized_dice_loss(
             class axis may be missing.
         smooth: At least 0, added to both sides of the fraction, broadcastable to
             `[N, C]`. 1.0 as in optax; 0.0 gives the plain ratio.
-        apply_softmax: False if `predictions` are already probabilities; they need not
-            add up to 1.
+        apply_softmax: False if `predictions` are already probabilities, which need not
+            add up to 1. NaN results if one is more than 1e-3 outside [0, 1].
         ignore_background: Whether to exclude the first of several classes.
-        where: Boolean mask; False entries are excluded. A mask of the rank of
-            `predictions` excludes single classes of a pixel, any other mask whole
-            pixels.
-        weights: Real weights per pixel, broadcastable to `predictions` without its
-            class axis.
+        where: Boolean mask; False entries are excluded. It broadcasts to the pixels, or
+            to `predictions` to exclude single classes of a pixel.
+        weights: Real weights per pixel.
         reduction: "none" for the losses of images and classes, times
             $C\,v_c / \sum_k v_k$, "sum" or, by default as in optax, "mean" over both. A
             class whose pixels are all excluded is excluded too.
@@ -231,10 +219,6 @@ def multiclass_generalized_dice_loss(
     Gradient:
         That of `dice_loss`, weighted by class. The class weights are differentiated
         with respect to `targets` and `weights` too.
-
-    Numerics:
-        With `apply_softmax` False, a prediction more than 1e-3 outside [0, 1] gives
-        NaN.
 
     Example:
         >>> import jaxloss as jl

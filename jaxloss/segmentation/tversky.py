@@ -49,43 +49,30 @@ def tversky_loss(
     $$ \frac{\alpha F + \beta M}{H + \alpha F + \beta M + \text{smooth}} $$
 
     Args:
-        predictions: Floating, `[N, ..., C]`, one logit per class and pixel; the loss
-            takes their softmax. With C = 1 it takes the sigmoid, and the class axis may
-            be missing if `targets` has it.
-        targets: Real, one-hot or soft labels in [0, 1], `[N, ..., C]`; with C = 1 the
-            class axis may be missing.
+        predictions: Floating, `[N, ..., C]`, one logit per class and pixel, as in
+            `dice_loss`.
+        targets: Real, one-hot or soft labels in [0, 1], `[N, ..., C]`.
         alpha: At least 0, the cost of a false positive, broadcastable to `[N, C]`.
         beta: At least 0, the cost of a false negative, broadcastable to `[N, C]`.
-        class_weights: Real, `[C]`, multiplies the loss of each class; None means 1. As
-            in optax, the mean is not divided by them.
+        class_weights: Real, `[C]`, factors of the losses, as in `dice_loss`.
         smooth: At least 0, added to both sides of the fraction, broadcastable to
             `[N, C]`. 1.0 as in optax; 0.0 gives the plain ratio.
-        apply_softmax: False if `predictions` are already probabilities; they need not
-            add up to 1.
+        apply_softmax: False if `predictions` are already probabilities, which need not
+            add up to 1. NaN results if one is more than 1e-3 outside [0, 1].
         ignore_background: Whether to exclude the first of several classes.
         axis: The axes of one region; None means all axes but the first and the last.
-        where: Boolean mask; False entries are excluded. A mask of the rank of
-            `predictions` excludes single classes of a pixel, any other mask whole
-            pixels.
-        weights: Real weights per pixel, broadcastable to `predictions` without its
-            class axis.
+        where: Boolean mask; False entries are excluded. It broadcasts to the pixels, or
+            to `predictions` to exclude single classes of a pixel.
+        weights: Real weights per pixel.
         reduction: "none", "sum" or, by default as in optax, "mean" over the classes. A
             class whose pixels are all excluded is excluded too.
 
     Returns:
-        `[N]`, or `[N, C]` for the reduction "none" (`[N, C - 1]` without the
-        background), in [0, 1] before class weights. The loss of a class that is neither
-        predicted nor present is 0, also if `smooth` is 0.
+        `[N]`, or `[N, C]` if not reduced (`[N, C - 1]` without background), in [0, 1]
+        before class weights; 0 for a class that is neither predicted nor present.
 
     Gradient:
-        With $W$ the numerator and $S$ the denominator, $(S - W) / S^2$ with respect to
-        $W$ and $-W / S^2$ with respect to the other terms of $S$. With $g$ the
-        resulting gradient of a pixel's probabilities $p$, its logits have
-        $p_c (g_c - \sum_k p_k g_k)$. Differentiable in every real argument.
-
-    Numerics:
-        With `apply_softmax` False, a prediction more than 1e-3 outside [0, 1] gives
-        NaN.
+        As in `dice_loss`. Differentiable in every real argument.
 
     Example:
         >>> import jaxloss as jl
@@ -130,41 +117,28 @@ def jaccard_loss(
     $$ \frac{F + M}{H + F + M + \text{smooth}} $$
 
     Args:
-        predictions: Floating, `[N, ..., C]`, one logit per class and pixel; the loss
-            takes their softmax. With C = 1 it takes the sigmoid, and the class axis may
-            be missing if `targets` has it.
-        targets: Real, one-hot or soft labels in [0, 1], `[N, ..., C]`; with C = 1 the
-            class axis may be missing.
-        class_weights: Real, `[C]`, multiplies the loss of each class; None means 1. As
-            in optax, the mean is not divided by them.
+        predictions: Floating, `[N, ..., C]`, one logit per class and pixel, as in
+            `dice_loss`.
+        targets: Real, one-hot or soft labels in [0, 1], `[N, ..., C]`.
+        class_weights: Real, `[C]`, factors of the losses, as in `dice_loss`.
         smooth: At least 0, added to both sides of the fraction, broadcastable to
             `[N, C]`. 1.0 as in optax; 0.0 gives the plain ratio.
-        apply_softmax: False if `predictions` are already probabilities; they need not
-            add up to 1.
+        apply_softmax: False if `predictions` are already probabilities, which need not
+            add up to 1. NaN results if one is more than 1e-3 outside [0, 1].
         ignore_background: Whether to exclude the first of several classes.
         axis: The axes of one region; None means all axes but the first and the last.
-        where: Boolean mask; False entries are excluded. A mask of the rank of
-            `predictions` excludes single classes of a pixel, any other mask whole
-            pixels.
-        weights: Real weights per pixel, broadcastable to `predictions` without its
-            class axis.
+        where: Boolean mask; False entries are excluded. It broadcasts to the pixels, or
+            to `predictions` to exclude single classes of a pixel.
+        weights: Real weights per pixel.
         reduction: "none", "sum" or, by default as in optax, "mean" over the classes. A
             class whose pixels are all excluded is excluded too.
 
     Returns:
-        `[N]`, or `[N, C]` for the reduction "none" (`[N, C - 1]` without the
-        background), in [0, 1] before class weights. The loss of a class that is neither
-        predicted nor present is 0, also if `smooth` is 0.
+        `[N]`, or `[N, C]` if not reduced (`[N, C - 1]` without background), in [0, 1]
+        before class weights; 0 for a class that is neither predicted nor present.
 
     Gradient:
-        With $W$ the numerator and $S$ the denominator, $(S - W) / S^2$ with respect to
-        $W$ and $-W / S^2$ with respect to the other terms of $S$. With $g$ the
-        resulting gradient of a pixel's probabilities $p$, its logits have
-        $p_c (g_c - \sum_k p_k g_k)$. Differentiable in every real argument.
-
-    Numerics:
-        With `apply_softmax` False, a prediction more than 1e-3 outside [0, 1] gives
-        NaN.
+        As in `dice_loss`. Differentiable in every real argument.
 
     Example:
         >>> import jaxloss as jl
@@ -214,43 +188,33 @@ def focal_tversky_loss(
     \right)^\gamma $$
 
     Args:
-        predictions: Floating, `[N, ..., C]`, one logit per class and pixel; the loss
-            takes their softmax. With C = 1 it takes the sigmoid, and the class axis may
-            be missing if `targets` has it.
-        targets: Real, one-hot or soft labels in [0, 1], `[N, ..., C]`; with C = 1 the
-            class axis may be missing.
+        predictions: Floating, `[N, ..., C]`, one logit per class and pixel, as in
+            `dice_loss`.
+        targets: Real, one-hot or soft labels in [0, 1], `[N, ..., C]`.
         alpha: At least 0, the cost of a false positive, broadcastable to `[N, C]`.
         beta: At least 0, the cost of a false negative, broadcastable to `[N, C]`.
         gamma: At least 0, the exponent, broadcastable to `[N, C]`. 0.75 is the inverse
             of the 4/3 in the paper.
-        class_weights: Real, `[C]`, multiplies the loss of each class; None means 1. As
-            in optax, the mean is not divided by them.
+        class_weights: Real, `[C]`, factors of the losses, as in `dice_loss`.
         smooth: At least 0, added to both sides of the fraction, broadcastable to
             `[N, C]`. 1.0 as in optax; 0.0 gives the plain ratio.
-        apply_softmax: False if `predictions` are already probabilities; they need not
-            add up to 1.
+        apply_softmax: False if `predictions` are already probabilities, which need not
+            add up to 1. NaN results if one is more than 1e-3 outside [0, 1].
         ignore_background: Whether to exclude the first of several classes.
         axis: The axes of one region; None means all axes but the first and the last.
-        where: Boolean mask; False entries are excluded. A mask of the rank of
-            `predictions` excludes single classes of a pixel, any other mask whole
-            pixels.
-        weights: Real weights per pixel, broadcastable to `predictions` without its
-            class axis.
+        where: Boolean mask; False entries are excluded. It broadcasts to the pixels, or
+            to `predictions` to exclude single classes of a pixel.
+        weights: Real weights per pixel.
         reduction: "none", "sum" or, by default as in optax, "mean" over the classes. A
             class whose pixels are all excluded is excluded too.
 
     Returns:
-        `[N]`, or `[N, C]` for the reduction "none" (`[N, C - 1]` without the
-        background), in [0, 1] before class weights. The loss of a class that is neither
-        predicted nor present is 0, also if `smooth` is 0.
+        `[N]`, or `[N, C]` if not reduced (`[N, C - 1]` without background), in [0, 1]
+        before class weights; 0 for a class that is neither predicted nor present.
 
     Gradient:
         $\gamma L^{\gamma - 1}$ times the gradient of `tversky_loss` $L$; where $L = 0$
         it is 0 unless $\gamma = 1$. Differentiable in every real argument.
-
-    Numerics:
-        With `apply_softmax` False, a prediction more than 1e-3 outside [0, 1] gives
-        NaN.
 
     Example:
         >>> import jaxloss as jl

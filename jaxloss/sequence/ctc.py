@@ -137,22 +137,18 @@ def ctc_loss_with_forward_probs(
     \\ \pi_t = y_n}} \prod_{s=1}^{t} p_s(\pi_s) $$
 
     Args:
-        logits: Floating, `[..., T, C]`, for each frame the unnormalized
-            log-probabilities of the classes, including the blank. Log-probabilities are
-            valid too.
+        logits: Floating, `[..., T, C]`, as in `ctc_loss`.
         logit_paddings: 1 for padded frames, 0 for the others, broadcastable to
             `[..., T]`. A padded frame repeats the forward probabilities of the frame
             before it.
         labels: Integer, in [0, C), broadcastable to `[..., N]`.
         label_paddings: 1 for padded labels, 0 for the others, broadcastable to
-            `[..., N]`. Padding follows the labels: the number of zeros is the number of
-            labels used, from the front.
+            `[..., N]`, as in `ctc_loss`.
         blank_id: Python int in [0, C), the class that stands for no label.
         log_epsilon: At most 0, -inf included; replaces log(0) in the forward
             probabilities. The loss does not depend on it. -1e5 as in optax.
-        where: Boolean mask; False entries are excluded. An example is a sequence. A
-            mask of the rank of `logits` excludes single classes, and frames without any
-            class left. The forward probabilities of an excluded sequence are undefined.
+        where: Boolean mask; False entries are excluded. As in `ctc_loss`; the forward
+            probabilities of an excluded sequence are undefined.
         weights: Real weights per example. They apply to the loss only.
         reduction: "none", "sum" or "mean" (weighted). It applies to the loss only.
 
