@@ -119,7 +119,20 @@ def on_page_content(content, page, **_):
     content = re.sub(formula, lambda m: render(m, page), content, flags=re.DOTALL)
     contents = r'<h2 id="jaxloss(?:\.\w+)+?\.(\w+)".*?<div class="doc doc-contents ">'
     content = re.sub(contents, lambda m: show(m, page), content, flags=re.DOTALL)
+    content = content.replace(RETURNS, conventions(page) + RETURNS)
     return re.sub(r"(?<=<code>)(\w+)(?=\(|</code>)", link, content)
+
+
+RETURNS = '<p><span class="doc-section-title">Returns:</span></p>'
+
+
+def conventions(page):
+    """The line behind a loss's arguments; the docstrings say only what is special."""
+    url = get_relative_url("conventions/", page.url)
+    return (
+        f'<p data-search-exclude>The <a href="{url}">conventions</a> of all losses '
+        "apply: masks and weights, dtypes, shapes, bad input, derivatives.</p>\n"
+    )
 
 
 def show(match, page):

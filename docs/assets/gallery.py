@@ -419,6 +419,23 @@ def fenchel_young(figure):
     curves(x, of_lead, "lead of the label", "temperature", values)(figure)
 
 
+def made(figure):
+    """Zheng's smooth pinball loss: the quantile loss with its corner rounded."""
+
+    def rule(prediction, target, quantile, width):
+        u = target - prediction
+        miss = jax.nn.sigmoid(-u / width)
+        softplus = jax.nn.softplus(-u / width)
+        of_width = softplus + u / width * miss
+        gradients = (miss - quantile, quantile - miss, u, of_width)
+        return quantile * u + width * softplus, gradients
+
+    loss = jl.make_loss(rule)
+    x, values = jnp.linspace(-3, 3, 121), (0.1, 0.5, 1.0)
+    name = "prediction − target"
+    curves(x, lambda x, w: loss(x, 0.0, 0.8, w), name, "width", values)(figure)
+
+
 def transport(figure):
     grid = jnp.arange(12.0)
     predicted = jax.nn.softmax(-(((grid - 3.0) / 1.6) ** 2))
@@ -948,6 +965,14 @@ VOCABULARY = {
     "linear_log_probs": Card(memory(sum_of_linear_log_probs, sum_of_log_probs), FLAT),
 }
 
+CUSTOM = {
+    "make_loss": Card(
+        made,
+        "A loss that jaxloss lacks, made from its value and slope: a V with a steep "
+        "left arm and a rounded tip; the slope rises smoothly from −0.8 to 0.2.",
+    ),
+}
+
 CARDS = {
     **REGRESSION,
     **BINARY,
@@ -958,6 +983,7 @@ CARDS = {
     **SEQUENCE,
     **SEGMENTATION,
     **VOCABULARY,
+    **CUSTOM,
 }
 
 if __name__ == "__main__":
