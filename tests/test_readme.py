@@ -24,7 +24,7 @@ def list_of_losses() -> str:
     """Every public name with its docstring's first line, a table for each family."""
     lines = []
     for family, names in families().items():
-        lines += ["", f"**{family}**", "", "| loss | what it does |", "| --- | --- |"]
+        lines += ["", f"**{family}**", "", "| loss | what it is |", "| --- | --- |"]
         for name in names:
             summary = (inspect.getdoc(getattr(jaxloss, name)) or "").splitlines()[0]
             lines.append(f"| `{name}` | {summary.replace('|', chr(92) + '|')} |")
