@@ -66,9 +66,9 @@ def is_class(
 ) -> jax.Array:
     """True where a label lies in [0, classes)."""
     classes = class_count(logits, (axis,), axis_name)
-    if jnp.iinfo(labels.dtype).max < classes:  # int8 cannot hold the bound
-        return labels >= 0
-    return (labels >= 0) & (labels < classes)
+    if labels.dtype.itemsize < 4:  # int8 may not hold the bound
+        labels = labels.astype(jnp.int32)
+    return (labels >= 0) & (labels < jnp.asarray(classes, labels.dtype))
 
 
 def widen(x: jax.Array) -> jax.Array:

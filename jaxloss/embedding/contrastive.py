@@ -266,7 +266,7 @@ def _examples(embeddings, labels, where, weights, reduction):
     tail = checks.tail(where, weights, reduction, shape=labels.shape, dtype=x.dtype)
     tail = tail.spread(labels.shape)
     (x,) = tail.select(x, axes=1)
-    return _Examples(x, labels, tail.keep, jnp.arange(len(labels))), tail
+    return _Examples(x, labels, tail.keep, jnp.arange(labels.shape[0])), tail
 
 
 def _pairs(rows, columns):
@@ -307,9 +307,11 @@ def _map_row_blocks(loss, batch):
     # On an explicit mesh each device keeps its own rows and gathers all columns.
     columns = jax.tree.map(lambda a: whole(a, 0), batch)
     each = jax.checkpoint(lambda rows: loss(rows, columns), prevent_cse=False)
-    n = len(batch.label)
+    n = batch.label.shape[0]
+    if not isinstance(n, int) or is_split(batch.x, 0):  # a symbolic size, say
+        return each(batch)
     count = min(n // _MIN_ROWS, _BLOCKS)
-    if count < 2 or is_split(batch.x, 0):
+    if count < 2:
         return each(batch)
 
     def split(a):

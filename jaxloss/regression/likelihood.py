@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import jax
 import jax.numpy as jnp
 from jax.lax import stop_gradient
@@ -103,12 +105,13 @@ def _stirling(t):
 
 # f = e^p - t (p - slope), where a target of 0 makes the product 0 for infinite p too.
 # Where e^p overflows, f = p (e^p/p - t (p - slope)/p) may still be finite, or has the
-# right sign. The clip has the bounds of float32: e^p overflows at 88.7, and from 100 on
-# it exceeds every finite t (p - slope).
+# right sign. In float32 e^p overflows at 88.7, and from 100 on it exceeds every finite
+# t (p - slope); in float64 at 709.8 and from 721 on.
 @pointwise
 def _poisson(p, t, slope):
     rate = jnp.exp(p)
-    q = jnp.clip(p, 88, 100)
+    overflow = math.floor(math.log(float(jnp.finfo(p.dtype).max)))
+    q = jnp.clip(p, overflow, overflow + 12)
     far = q * (jnp.exp(q - jnp.log(q)) - t * ((q - slope) / q))
     near = minus_product(rate, t, jnp.where(t == 0, 0, p - slope))
     return jnp.where(jnp.isinf(rate), far, near), (rate - t, slope - p, t)

@@ -191,6 +191,8 @@ def integer_array(name: str, value: ArrayLike) -> jax.Array:
 
     NumPy integers that do not fit JAX's are out of range: they become the smallest one.
     """
+    if isinstance(value, int | list | tuple):
+        value = np.asarray(value)
     if isinstance(value, np.ndarray | np.generic) and not fits_integer(value):
         bounds = np.iinfo(jnp.result_type(int))
         fits = (value >= bounds.min) & (value <= bounds.max)

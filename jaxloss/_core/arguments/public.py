@@ -24,9 +24,10 @@ def public(
 ) -> Callable[[Callable[P, R]], Callable[P, R]]:
     """Makes a public loss of a function of its arguments.
 
-    A parameter annotated `ArrayLike` is traced, with two exceptions: None, and a Python
-    number that is the default. So `z_loss=0.0` takes no part in the program, and the
-    values of other numbers share one program. All other parameters are static.
+    A parameter annotated `ArrayLike` (or `Parameters`, a tree of arrays) is traced,
+    with two exceptions: None, and a Python number that is the default. So `z_loss=0.0`
+    takes no part in the program, and other numbers share one program. All other
+    parameters are static.
 
     Args:
         static: Parameters whose Python numbers select a formula, such as the degree of
@@ -61,7 +62,7 @@ def public(
             for name, value in given.items():
                 if name not in arrays or value is None:
                     options.append((name, value))
-                elif isinstance(value, jax.Array):
+                elif isinstance(value, jax.Array | dict):
                     traced[name] = value
                 else:
                     if name in domains:
@@ -97,7 +98,9 @@ def public(
 
 
 def _is_array(parameter: inspect.Parameter) -> bool:
-    return "ArrayLike" in str(parameter.annotation)
+    """Whether a parameter is an array or a tree of arrays."""
+    annotation = str(parameter.annotation)
+    return "ArrayLike" in annotation or annotation == "Parameters"
 
 
 def _first(pair: tuple[str, Any]) -> str:

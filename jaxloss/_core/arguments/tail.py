@@ -124,7 +124,9 @@ def reduce_loss(
     if reduction == "sum":
         return total
     if keep is None and weights is None and mass is None:
-        return total / max(loss.size // max(total.size, 1), 1)
+        each = max(loss.size // max(total.size, 1), 1)
+        # JAX takes an int for an int32, which 2^31 losses exceed.
+        return total / (float(each) if isinstance(each, int) else each)
     counted = jnp.ones_like(loss)
     for factor in (weights, mass):
         counted = counted if factor is None else counted * factor

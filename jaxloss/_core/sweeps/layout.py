@@ -24,6 +24,11 @@ class Layout:
     @classmethod
     def of(cls, rows: int, largest: int, keep: jax.Array | None) -> "Layout":
         """As few chunks as have at most `largest` rows, all of one size."""
+        if not isinstance(rows, int):
+            raise ValueError(
+                "`hidden` must have a number of examples that is known when the "
+                f"function is traced, since they are cut into chunks, got {rows}."
+            )
         count = max(1, math.ceil(rows / largest))
         order = None
         if keep is not None and count > 1:
