@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 from jax.lax import stop_gradient
 
+from jaxloss._core.compilers import capped_product, stored_exponential
 from jaxloss._core.devices import (
     class_count,
     is_split,
@@ -20,11 +21,7 @@ from jaxloss._core.devices import (
     placement,
     sum_over_devices,
 )
-from jaxloss._core.numerics.exact import (
-    capped_product,
-    two_difference,
-    with_derivative_of,
-)
+from jaxloss._core.numerics.exact import two_difference, with_derivative_of
 from jaxloss._core.numerics.functions import accurate_expm1
 from jaxloss._core.rule.analytic import analytic
 
@@ -104,11 +101,9 @@ def softmax(logits: jax.Array, axis: Axes, axis_name: str | None = None) -> jax.
 def _softmax_jvp(axis, axis_name, primals, tangents):
     p, (slope,) = softmax(*primals, axis, axis_name), tangents
     for _ in range(2):
-        # 0 · inf is 0: an impossible class, whose tangent may be anything.
-        moved = jnp.where(p == 0, 0, p * slope)
-        mean = jnp.sum(moved, axis=axis, keepdims=True)
+        mean = jnp.sum(p * slope, axis=axis, keepdims=True)
         slope = slope - sum_over_devices(mean, axis_name)
-    return p, jnp.where(p == 0, 0, p * slope)
+    return p, p * slope
 
 
 # The logit of the label. The gather reads one number an example; its gradient is
@@ -266,28 +261,13 @@ def _behind(logits, top):
     return jnp.where(jnp.isneginf(logits), 0, top - logits)
 
 
-def once_read(top: jax.Array, number: jax.Array) -> jax.Array:
-    """The maximum of logits, to be had when a number made of them is there.
-
-    For logits that are a temporary: exponentials below the maximum then wait for the
-    number, nobody reads the logits after them, and they take the logits' place in
-    memory. The condition that makes them wait changes nothing: NaN gives NaN anyway.
-    """
-    return jnp.where(jnp.isnan(stop_gradient(number)), nan, top)
-
-
 # e^{x_j - m} and r, their sum without one class at the maximum m, which keeps its
 # digits where that class has all the mass. Rounding x_j - m costs e^{x_j - m} as much
 # as x_j - m is large; what it took is put back. e - floor(e) is e, 0 at a maximum, and
 # has the slope of e everywhere. With ties the whole sum is at least 2.
-#
-# For speed: the division, unlike a product, makes XLA write e once, into the buffer of
-# the gradient, and the sums read it there; a comparison must follow each sum, since
-# XLA's library for sums on CPU is slow with arithmetic behind one.
 def _exponentials(logits, top):
     gap, lost = two_difference(logits, top)
-    # Where the exponential is not 0, next to nothing is lost.
-    return jnp.exp(gap) / (1 - jnp.minimum(lost, 0.25))
+    return stored_exponential(gap, lost)
 
 
 def _sum_of_rest(exponentials, axis, axis_name):

@@ -11,7 +11,8 @@ import jax.numpy as jnp
 from jaxloss._core.arguments import checks
 from jaxloss._core.arguments.classes import mask_classes, per_class
 from jaxloss._core.arguments.tail import reduce_loss, weigh
-from jaxloss._core.numerics.probability import sigmoid, times_complement
+from jaxloss._core.compilers import times_complement, times_one_minus
+from jaxloss._core.numerics.probability import sigmoid
 from jaxloss._core.rule.analytic import pointwise
 from jaxloss._core.softmax import softmax
 
@@ -93,7 +94,7 @@ def tversky_per_class(pixels, axis, alpha, beta, smooth):
     axes = _summed_axes(axis, p.ndim)
     hit, extra, missed = (
         jnp.sum(part if weight is None else weigh(part, weight), axis=axes)
-        for part in (p * t, _false_positives(p, t), missed)
+        for part in (p * t, times_one_minus(p, t), missed)
     )
     alpha = parameter("alpha", alpha, hit)
     beta = parameter("beta", beta, hit)
@@ -102,20 +103,6 @@ def tversky_per_class(pixels, axis, alpha, beta, smooth):
     if counts is not None:
         counts = jnp.any(checks.broadcast_to(counts, p), axis=axes)
     return loss, counts
-
-
-# p (1 - t), without the array 1 - t, which XLA for CPU would materialise. With n the
-# integer nearest t, it is p (1 - n) - p (t - n), whose two terms never cancel.
-@jax.custom_jvp
-def _false_positives(p, t):
-    whole = jnp.round(t)
-    return (p - p * whole) - p * (t - whole)
-
-
-@_false_positives.defjvp
-def _false_positives_jvp(primals, tangents):
-    (p, t), (dp, dt) = primals, tangents
-    return _false_positives(p, t), (dp - t * dp) - p * dt
 
 
 # f = a/(a + b) has df/da = b/(a + b)² and df/db = -a/(a + b)². JAX's derivative of

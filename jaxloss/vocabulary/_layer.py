@@ -10,13 +10,14 @@ import jax.numpy as jnp
 
 from jaxloss._core.arguments import checks
 from jaxloss._core.arguments.tail import Tail, mean
+from jaxloss._core.compilers import available_after
 from jaxloss._core.devices import class_count, sum_over_devices
 from jaxloss._core.numerics.exact import zero_safe_product
 from jaxloss._core.numerics.functions import accurate_tanh, power_series
 from jaxloss._core.rule.analytic import pointwise
 from jaxloss._core.rule.dropped import guard
 from jaxloss._core.rule.varying import vary_as
-from jaxloss._core.softmax import excess, is_class, maximum, once_read, pick, surprisal
+from jaxloss._core.softmax import excess, is_class, maximum, surprisal
 from jaxloss._core.sweeps import rows as sweep
 
 
@@ -73,10 +74,10 @@ def _cross_entropy(x, given, fixed, axis_name):
         x, given = _guarded(x, given, fixed["dropped"])
     x = logits(x, given)
     labels, valid = clip_labels(x, fixed["labels"], axis_name)
-    top = once_read(maximum(x, **axis), pick(x, labels, **axis))
+    top = maximum(x, **axis)
     if "label_smoothing" in given:
         gap_sum = sum_over_devices(_gap_sum(x, top, given), axis_name)
-        top = once_read(top, gap_sum)
+        top = available_after(gap_sum, top)
     loss = surprisal(x, labels, **axis, top=top)
     if "mass" in given:
         loss = zero_safe_product(given["mass"], loss)

@@ -13,7 +13,7 @@ from jaxloss._core.arguments.classes import Examples, ignored, weight_of_label
 from jaxloss._core.arguments.public import public
 from jaxloss._core.arguments.tail import Reduction
 from jaxloss._core.devices import check_shared, check_split, class_count
-from jaxloss._core.softmax import entropy, is_class, maximum, once_read, pick, surprisal
+from jaxloss._core.softmax import entropy, is_class, maximum, surprisal
 from jaxloss._core.sweeps import rows as sweep
 from jaxloss.vocabulary._layer import (
     clip_labels,
@@ -257,7 +257,7 @@ def _log_probs(x, given, fixed, axis_name):
     axis = {"axis": 1, "axis_name": axis_name}
     x = logits(x, given)
     labels, valid = clip_labels(x, fixed["labels"], axis_name)
-    top = once_read(maximum(x, **axis), pick(x, labels, **axis))
+    top = maximum(x, **axis)
     log_probs = jnp.where(valid, -surprisal(x, labels, **axis, top=top), jnp.nan)
     return log_probs, entropy(x, labels, top, **axis)
 

@@ -167,14 +167,3 @@ def with_derivative_of(value: jax.Array, alike: jax.Array):
 def zero_safe_product(c: jax.Array, x: jax.Array) -> jax.Array:
     """c · x with 0 · inf = 0, in value and derivatives."""
     return c * jnp.where((c == 0) & jnp.isinf(x), 0, x)
-
-
-def capped_product(c: jax.Array, x: jax.Array) -> jax.Array:
-    """c · x with 0 · inf = 0, for x >= 0 in a rule's value: it has no derivative.
-
-    x is capped at |c / (|sign c| - 1)|, which is 0 for c = 0 and inf for any other c,
-    for a constant c too: no step depends on how the compiler orders products. A select
-    in place of the cap, or the constant 1 that the slope uses, would keep XLA's CPU
-    compiler from fusing this into a sum over the result.
-    """
-    return c * jnp.minimum(x, jnp.abs(c / (jnp.abs(jnp.sign(c)) + (-1.0))))

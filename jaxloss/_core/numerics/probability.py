@@ -5,7 +5,6 @@ have lost their difference. The functions below return the parts that the textbo
 forms drop.
 """
 
-import functools
 import math
 from typing import NamedTuple
 
@@ -17,27 +16,6 @@ from jaxloss._core.numerics.exact import two_difference
 from jaxloss._core.numerics.functions import power_series
 from jaxloss._core.rule.analytic import pointwise
 from jaxloss._core.softmax import Axes
-
-
-# For speed there is neither a comparison nor the number 1 here: XLA on CPU writes an
-# array of its own for either, and takes what is left into a sum over it.
-@functools.partial(jax.custom_jvp, nondiff_argnums=(2,))
-def times_complement(c: jax.Array, p: jax.Array, axis: Axes) -> jax.Array:
-    """c (1 - p) for probabilities that add up to 1.
-
-    For p > 1/2, where rounding of p hides 1 - p, it is the sum of the other classes.
-    """
-    most = jnp.round(p)
-    others = jnp.sum(p - p * most, axis=axis, keepdims=True)
-    rest = c - c * most
-    return (rest - rest * p) + (c * most) * others
-
-
-@times_complement.defjvp
-def _times_complement_jvp(axis, primals, tangents):
-    (c, p), (dc, dp) = primals, tangents
-    miss = times_complement(jnp.ones_like(p), p, axis)
-    return times_complement(c, p, axis), dc * miss - c * dp
 
 
 class LogSoftmax(NamedTuple):

@@ -1,0 +1,140 @@
+"""The forms in `_core/compilers.py` still matter, and cost what they say.
+
+Each loss is compiled as it is and with the shorter form that a function avoids. When
+the shorter form needs no more memory, the function has lost its reason: delete it.
+"""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import jaxloss as jl
+from jaxloss._core import compilers, softmax
+from jaxloss._core.numerics.exact import zero_safe_product
+from jaxloss.binary import cross_entropy
+from jaxloss.segmentation import _regions
+from jaxloss.vocabulary import _layer
+
+on_cpu = pytest.mark.skipif(
+    jax.default_backend() != "cpu", reason="forms for XLA's CPU backend"
+)
+
+N = 1 << 18
+ROWS, CLASSES = 512, 4096
+
+
+def mean_of(loss, **options):
+    return lambda *inputs: loss(*inputs, reduction="mean", **options)
+
+
+def dice(predictions, targets):
+    return jnp.mean(jl.dice_loss(predictions, targets))
+
+
+def linear(hidden, kernel, labels):
+    return jl.linear_cross_entropy(
+        hidden, kernel, labels, reduction="mean", chunk_size=256, label_smoothing=0.1
+    )
+
+
+def floats(*shape):
+    return jax.ShapeDtypeStruct(shape, jnp.float32)
+
+
+def integers(*shape):
+    return jax.ShapeDtypeStruct(shape, jnp.int32)
+
+
+def plain_complement(c, p, axis):
+    others = jnp.sum(jnp.where(p > 0.5, 0, p), axis=axis, keepdims=True)
+    return jnp.where(p > 0.5, c * others, c * (1 - p))
+
+
+# The module that calls the function, its name there, the shorter form, and the loss.
+FORMS = [
+    (
+        cross_entropy,
+        "capped_product",
+        zero_safe_product,
+        mean_of(jl.sigmoid_binary_cross_entropy),
+        (floats(N), floats(N)),
+    ),
+    (
+        _layer,
+        "available_after",
+        lambda number, top: top,
+        linear,
+        (floats(1024, 64), floats(64, 8192), integers(1024)),
+    ),
+    (
+        _regions,
+        "times_complement",
+        plain_complement,
+        dice,
+        (floats(4, 64, 64, 8), floats(4, 64, 64, 8)),
+    ),
+    (
+        _regions,
+        "times_one_minus",
+        lambda p, t: p * (1 - t),
+        dice,
+        (floats(4, 64, 64, 8), floats(4, 64, 64, 8)),
+    ),
+]
+
+
+def temporaries(loss, shapes):
+    """Bytes beside inputs and outputs, of a program that no cache has."""
+    argnums = (0, 1) if loss is linear else 0
+    jax.clear_caches()
+    compiled = jax.jit(jax.value_and_grad(loss, argnums)).lower(*shapes).compile()
+    return compiled.memory_analysis().temp_size_in_bytes
+
+
+@on_cpu
+@pytest.mark.parametrize(
+    ("module", "name", "shorter", "loss", "shapes"), FORMS, ids=[f[1] for f in FORMS]
+)
+def test_form_saves_memory(monkeypatch, module, name, shorter, loss, shapes):
+    used = temporaries(loss, shapes)
+    monkeypatch.setattr(module, name, shorter)
+    array = max(4 * np.prod(s.shape) for s in shapes[:1])
+    assert temporaries(loss, shapes) >= used + array // 4
+
+
+@on_cpu
+def test_exponentials_are_stored_in_the_gradient():
+    """Without the division XLA computes them once per sum: the program has more exp."""
+
+    def count():
+        jax.clear_caches()
+        loss = mean_of(jl.softmax_cross_entropy)
+        shapes = floats(ROWS, CLASSES), floats(ROWS, CLASSES)
+        compiled = jax.jit(jax.value_and_grad(loss)).lower(*shapes).compile()
+        return compiled.as_text().count(" exponential("), compiled.memory_analysis()
+
+    stored, memory = count()
+    assert stored == 1
+    assert memory.temp_size_in_bytes < 4 * ROWS * CLASSES
+
+
+def test_shorter_forms_are_the_same_mathematics():
+    rng = np.random.default_rng(0)
+    p = jnp.asarray(rng.dirichlet(np.full(5, 0.3), 100), jnp.float32)
+    c, t = jnp.asarray(rng.random((2, 100, 5)), jnp.float32)
+    np.testing.assert_allclose(
+        compilers.times_complement(c, p, (1,)), plain_complement(c, p, (1,)), rtol=2e-6
+    )
+    np.testing.assert_allclose(
+        compilers.times_one_minus(p, t), p * (1 - t), rtol=1e-6, atol=1e-7
+    )
+    np.testing.assert_allclose(
+        compilers.capped_product(c, p), zero_safe_product(c, p), rtol=1e-6
+    )
+    gap, rounding = -10 * t, 1e-7 * (c - 0.5)
+    np.testing.assert_allclose(
+        compilers.stored_exponential(gap, rounding), jnp.exp(gap + rounding), rtol=1e-5
+    )
+    assert compilers.available_after(jnp.float32(1), jnp.float32(3)) == 3
+    assert softmax.stored_exponential is compilers.stored_exponential
