@@ -414,7 +414,7 @@ def test_adaptive_softmax_predicts_the_most_probable_class():
         (
             {"bias": jnp.ones(4)},
             ValueError,
-            "`bias` must have one number a class, shape (5,), got shape (4,).",
+            "`bias` must have one number per class, shape (5,), got shape (4,).",
         ),
         (
             {"chunk_size": 0},

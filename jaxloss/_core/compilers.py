@@ -38,8 +38,8 @@ def available_after(number: jax.Array, top: jax.Array) -> jax.Array:
     The shorter form is `top`. XLA for CPU would then compute exponentials below `top`
     while the logits are still read, and keep both arrays. With this select nothing
     reads the logits afterwards, and the exponentials overwrite them: one array less
-    per chunk of `linear_cross_entropy` with label smoothing. The select never changes
-    a result, since a number that is NaN makes the loss NaN.
+    per chunk of `linear_cross_entropy`. The select never changes a result, since a
+    number that is NaN makes the loss NaN.
     """
     return jnp.where(jnp.isnan(stop_gradient(number)), jnp.nan, top)
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 import dataclasses
 import math
 import operator
+from typing import NamedTuple
 
+import jax
 import jax.numpy as jnp
 
 from jaxloss._core.arguments import checks
@@ -17,28 +19,55 @@ from jaxloss._core.numerics.functions import accurate_tanh, power_series
 from jaxloss._core.rule.analytic import pointwise
 from jaxloss._core.rule.dropped import guard
 from jaxloss._core.rule.varying import vary_as
-from jaxloss._core.softmax import excess, is_class, maximum, surprisal
-from jaxloss._core.sweeps import rows as sweep
+from jaxloss._core.softmax import excess, is_class, maximum, pick, surprisal
+from jaxloss._core.sweeps.rows import (
+    Operands,
+    Options,
+    default_size,
+    map_rows,
+    sum_rows,
+)
 
 
-def losses(hidden, labels, shared, tail, mass, chunk_size, precision, axis_name=None):
+class Own(NamedTuple):
+    """Real arrays with one number per example."""
+
+    mass: jax.Array | None = None  # the class weight of the label
+    weights: jax.Array | None = None
+
+
+class Shared(NamedTuple):
+    """Real parameters of all examples; None stands for one that changes nothing."""
+
+    bias: jax.Array | None = None  # [1, C]
+    class_weights: jax.Array | None = None  # [1, C]
+    logit_softcap: jax.Array | None = None
+    temperature: jax.Array | None = None
+    label_smoothing: jax.Array | None = None
+    z_loss: jax.Array | None = None
+
+
+class Fixed(NamedTuple):
+    """Integer and boolean arrays with one number per example."""
+
+    labels: jax.Array
+    dropped: jax.Array | None = None  # of weight 0
+
+
+def losses(hidden, kernel, labels, shared, tail, mass, options):
     """The weighted losses per example, or their sum for "sum" and "mean"."""
     tail = tail.spread(labels.shape)
-    rows, fixed = {"hidden": hidden}, {"labels": labels}
-    if tail.keep is not None:
-        fixed["keep"] = tail.keep
+    weights = dropped = None
     if tail.weights is not None:
         weights = jnp.broadcast_to(tail.weights, labels.shape)
-        fixed["dropped"] = weights == 0
-    if mass is not None:
-        rows["mass"] = mass
-    options = rows_per_chunk(chunk_size, hidden), precision, axis_name
+        dropped = weights == 0
+    fixed = Fixed(labels, dropped)
     if tail.reduction == "none":
-        loss = sweep.map_rows(_cross_entropy, rows, shared, fixed, *options)
+        operands = Operands(hidden, kernel, Own(mass), shared)
+        loss = map_rows(_cross_entropy, operands, fixed, tail.keep, options)
         return tail.reduce(loss)
-    if tail.weights is not None:
-        rows["weights"] = weights
-    return sweep.sum_rows(_weighted, rows, shared, fixed, *options)
+    operands = Operands(hidden, kernel, Own(mass, weights), shared)
+    return sum_rows(_weighted, operands, fixed, tail.keep, options)
 
 
 def mask_rows(hidden, tail):
@@ -68,82 +97,86 @@ def weighted_mean(summed, tail, mass, batch, dtype):
 # XLA can write the exponentials over the logits and the gradient over the exponentials.
 # Value and gradients of 4,096 examples, 512 features and 50,304 classes in float32 take
 # 328 MB with XLA for CPU, and 1,047 MB if the array of all s_j is materialised.
-def _cross_entropy(x, given, fixed, axis_name):
+def _cross_entropy(x, own, shared, fixed, keep, axis_name):
     axis = {"axis": 1, "axis_name": axis_name}
-    if "dropped" in fixed:
-        x, given = _guarded(x, given, fixed["dropped"])
-    x = logits(x, given)
-    labels, valid = clip_labels(x, fixed["labels"], axis_name)
-    top = maximum(x, **axis)
-    if "label_smoothing" in given:
-        gap_sum = sum_over_devices(_gap_sum(x, top, given), axis_name)
+    mass = own.mass
+    if fixed.dropped is not None:
+        x, mass, shared = _guarded(x, mass, shared, fixed.dropped)
+    x = logits(x, shared)
+    labels, valid = clip_labels(x, fixed.labels, axis_name)
+    top = available_after(pick(x, labels, **axis), maximum(x, **axis))
+    alpha, gap_sum = shared.label_smoothing, None
+    if alpha is not None:
+        gap_sum = sum_over_devices(_gap_sum(x, top, shared), axis_name)
         top = available_after(gap_sum, top)
     loss = surprisal(x, labels, **axis, top=top)
-    if "mass" in given:
-        loss = zero_safe_product(given["mass"], loss)
-    if "label_smoothing" in given or "z_loss" in given:
+    if mass is not None:
+        loss = zero_safe_product(mass, loss)
+    if alpha is not None or shared.z_loss is not None:
         above = excess(x, labels, top, **axis)
-    if "label_smoothing" in given:
-        alpha, classes = given["label_smoothing"], class_count(x, (1,), axis_name)
-        if "class_weights" in given:
-            mass = sum_over_devices(jnp.sum(given["class_weights"], axis=-1), axis_name)
-        else:
-            mass = jnp.asarray(classes, x.dtype)
-        spread = (gap_sum + mass * above) / classes
+    if alpha is not None:
+        classes = class_count(x, (1,), axis_name)
+        total = jnp.asarray(classes, x.dtype)
+        if shared.class_weights is not None:
+            total = jnp.sum(shared.class_weights, axis=-1)
+            total = sum_over_devices(total, axis_name)
+        spread = (gap_sum + total * above) / classes
         loss = zero_safe_product(1 - alpha, loss) + zero_safe_product(alpha, spread)
-    if "z_loss" in given:
-        loss = loss + given["z_loss"] * jnp.square(top + above)
+    if shared.z_loss is not None:
+        loss = loss + shared.z_loss * jnp.square(top + above)
     return jnp.where(valid, loss, jnp.nan)
 
 
-def _guarded(x, given, dropped):
+def _guarded(x, mass, shared, dropped):
     """Gives logits and parameters finite derivatives in the rows of weight 0.
 
     A shared parameter is broadcast first: its gradient is a sum over the rows, and only
     an entry per row can exclude some of them.
     """
-    shapes = {"bias": x.shape, "class_weights": x.shape, "logit_softcap": x.shape}
-    shapes["temperature"] = x.shape
 
-    def each(value, shape):
-        by_row = jnp.expand_dims(dropped, tuple(range(1, len(shape))))
-        return guard(jnp.broadcast_to(value, shape), by_row)
+    def by_class(value):
+        return guard(jnp.broadcast_to(value, x.shape), dropped[:, None])
 
-    given = {
-        name: each(value, shapes.get(name, dropped.shape))
-        for name, value in given.items()
-        if name != "weights"
-    } | {name: given[name] for name in ("weights",) if name in given}
-    return each(x, x.shape), given
+    def by_row(value):
+        return guard(jnp.broadcast_to(value, dropped.shape), dropped)
+
+    def each(function, *values):
+        return (None if value is None else function(value) for value in values)
+
+    return (
+        by_class(x),
+        *each(by_row, mass),
+        Shared(*each(by_class, *shared[:4]), *each(by_row, *shared[4:])),
+    )
 
 
-def _gap_sum(x, top, given):
+def _gap_sum(x, top, shared):
     """Σ_j w_j (m - x_j) over the classes of this device."""
     # Adding -m instead of subtracting m keeps XLA from storing the broadcast of m, an
     # array of the logits' size, for both passes.
     gaps = -(x + -top[:, None])
     # A class excluded by a bias of -inf adds inf, and its logit has no gradient.
-    if "bias" in given:
+    if shared.bias is not None:
         gaps = jnp.where(jnp.isneginf(x), jnp.inf, gaps)
-    if "class_weights" in given:
-        gaps = zero_safe_product(given["class_weights"], gaps)
+    if shared.class_weights is not None:
+        gaps = zero_safe_product(shared.class_weights, gaps)
     return jnp.sum(gaps, axis=1)
 
 
-def _weighted(x, given, fixed, axis_name):
-    loss = _cross_entropy(x, given, fixed, axis_name)
-    return Tail(fixed.get("keep"), given.get("weights"), "none").reduce(loss)
+def _weighted(x, own, shared, fixed, keep, axis_name):
+    loss = _cross_entropy(x, own, shared, fixed, keep, axis_name)
+    return Tail(keep, own.weights, "none").reduce(loss)
 
 
-def logits(x, given):
+def logits(x, shared):
     """The logits, given x = hidden · kernel; a bias of -inf excludes a class."""
-    if "bias" in given:
-        x = x + given["bias"]
-    if "logit_softcap" in given:
-        cap = vary_as(given["logit_softcap"], x)
+    if shared.bias is not None:
+        x = x + shared.bias
+    if shared.logit_softcap is not None:
+        cap = vary_as(shared.logit_softcap, x)
         x = _softcap(x, jnp.broadcast_to(cap, x.shape))
-    if "temperature" in given:
-        temperature = vary_as(given["temperature"], x)
+    if shared.temperature is not None:
+        temperature = vary_as(shared.temperature, x)
         x = _divide(x, jnp.broadcast_to(temperature, x.shape))
     return x
 
@@ -201,9 +234,12 @@ def label_array(labels, hidden):
     return jnp.broadcast_to(labels, batch)
 
 
-def rows_per_chunk(chunk_size, hidden, arrays=1):
+def sweep_options(chunk_size, hidden, precision, axis_name=None, arrays=1):
+    """How the sweep runs; `arrays` of the logits' size share the default memory."""
     if chunk_size is None:
-        return sweep.default_size(hidden.shape[-1]) // arrays
-    checks.check_integer("chunk_size", chunk_size)
-    checks.at_least(1).check("chunk_size", chunk_size)
-    return operator.index(chunk_size)
+        size = default_size(hidden.shape[-1]) // arrays
+    else:
+        checks.check_integer("chunk_size", chunk_size)
+        checks.at_least(1).check("chunk_size", chunk_size)
+        size = operator.index(chunk_size)
+    return Options(size, precision, axis_name)

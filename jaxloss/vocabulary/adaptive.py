@@ -17,14 +17,15 @@ from jaxloss._core.arguments import checks
 from jaxloss._core.arguments.public import public
 from jaxloss._core.arguments.tail import Reduction
 from jaxloss._core.softmax import surprisals
-from jaxloss._core.sweeps import rows as sweep
+from jaxloss._core.sweeps.rows import Operands, map_rows_to_any
 from jaxloss.vocabulary._layer import (
+    Shared,
     floating_array,
     label_array,
     logits,
     losses,
     mask_rows,
-    rows_per_chunk,
+    sweep_options,
     weighted_mean,
 )
 
@@ -114,15 +115,19 @@ def adaptive_softmax_cross_entropy(
     )
 
     at_head, loss = labels, 0
-    options = None, chunk_size, precision
     parts = zip(clusters, pairwise(bounds), strict=True)
     for i, (part, (low, high)) in enumerate(parts):
         inside = (labels >= low) & (labels < high)
         at_head = jnp.where(inside, bounds[0] + i, at_head)
         features = jnp.matmul(hidden, part["projection"], precision=precision)
-        own, shared = jnp.where(inside, labels - low, 0), {"kernel": part["kernel"]}
-        loss = loss + losses(features, own, shared, tail.without(~inside), *options)
-    loss = loss + losses(hidden, at_head, head, tail, *options)
+        own, without = jnp.where(inside, labels - low, 0), tail.without(~inside)
+        options = sweep_options(chunk_size, features, precision)
+        inner = losses(features, part["kernel"], own, Shared(), without, None, options)
+        loss = loss + inner
+    options = sweep_options(chunk_size, hidden, precision)
+    loss = loss + losses(
+        hidden, head["kernel"], at_head, _bias_of(head), tail, None, options
+    )
     if reduction != "mean":
         return loss
     return weighted_mean(loss, tail, None, labels.shape, dtype)
@@ -171,8 +176,11 @@ def adaptive_softmax_log_probs(
     """
     hidden, head, tail, bounds, _ = _adaptive_arguments(hidden, parameters, cutoffs)
 
-    def log_softmax(x, shared):
-        x = logits(x @ shared["kernel"], _over_batch(shared, x))
+    def log_softmax(x, part):
+        bias = part.get("bias")
+        if bias is not None:  # one axis of size 1 per batch axis of x
+            bias = bias.reshape((1,) * (x.ndim - 1) + (-1,))
+        x = logits(x @ part["kernel"], Shared(bias=bias))
         return -surprisals(x, axis=x.ndim - 1)
 
     top = log_softmax(hidden, head)
@@ -180,7 +188,7 @@ def adaptive_softmax_log_probs(
     for i, part in enumerate(tail):
         features = hidden @ part["projection"]
         cluster = top[..., bounds[0] + i, None]
-        found.append(cluster + log_softmax(features, {"kernel": part["kernel"]}))
+        found.append(cluster + log_softmax(features, part))
     return jnp.concatenate(found, axis=-1)
 
 
@@ -226,23 +234,20 @@ def adaptive_softmax_predict(
         https://docs.pytorch.org/docs/stable/generated/torch.nn.AdaptiveLogSoftmaxWithLoss.html
     """
     hidden, head, tail, bounds, _ = _adaptive_arguments(hidden, parameters, cutoffs)
-    size = rows_per_chunk(None, hidden)
+    options = sweep_options(None, hidden, None)
 
-    def best(x, shared, keep=None):
-        fixed = {} if keep is None else {"keep": keep}
-        return sweep.map_rows_to_any(_best, {"hidden": x}, shared, fixed, size, None)
-
-    def best_at_head(x, given, fixed, axis_name):
-        log_probs = -surprisals(logits(x, given), axis=1)
+    def best_at_head(x, own, shared, fixed, keep, axis_name):
+        log_probs = -surprisals(logits(x, shared), axis=1)
         return *_top(log_probs[:, : bounds[0]]), log_probs[:, bounds[0] :]
 
-    rows = {"hidden": hidden}
-    value, label, top = sweep.map_rows_to_any(best_at_head, rows, head, {}, size, None)
+    operands = Operands(hidden, head["kernel"], None, _bias_of(head))
+    value, label, top = map_rows_to_any(best_at_head, operands, None, None, options)
     for i, part in enumerate(tail):
         # No class of the cluster is more probable than the cluster itself.
         promising = top[..., i] > value
         features = hidden @ part["projection"]
-        inner, own = best(features, {"kernel": part["kernel"]}, promising)
+        operands = Operands(features, part["kernel"], None, Shared())
+        inner, own = map_rows_to_any(_best, operands, None, promising, options)
         better = promising & (top[..., i] + inner > value)
         value = jnp.where(better, top[..., i] + inner, value)
         label = jnp.where(better, bounds[i] + own, label)
@@ -331,8 +336,12 @@ def init_adaptive_softmax(
     return {"head": head, "tail": tail}
 
 
-def _best(x, given, fixed, axis_name):
-    return _top(-surprisals(logits(x, given), axis=1))
+def _best(x, own, shared, fixed, keep, axis_name):
+    return _top(-surprisals(logits(x, shared), axis=1))
+
+
+def _bias_of(head):
+    return Shared(bias=head.get("bias"))
 
 
 def _top(log_probs):
@@ -391,9 +400,3 @@ def _adaptive_arguments(hidden, parameters, cutoffs):
     if "bias" in head:
         head["bias"] = head["bias"][None]
     return hidden, head, tail, bounds, dtype
-
-
-def _over_batch(shared, x):
-    """The bias, if there is one, with one axis of size 1 per batch axis of x."""
-    bias = {name: b for name, b in shared.items() if name == "bias"}
-    return {name: b.reshape((1,) * (x.ndim - 1) + (-1,)) for name, b in bias.items()}

@@ -14,15 +14,18 @@ from jaxloss._core.arguments.public import public
 from jaxloss._core.arguments.tail import Reduction
 from jaxloss._core.devices import check_shared, check_split, class_count
 from jaxloss._core.softmax import entropy, is_class, maximum, surprisal
-from jaxloss._core.sweeps import rows as sweep
+from jaxloss._core.sweeps.rows import Operands, map_rows
 from jaxloss.vocabulary._layer import (
+    Fixed,
+    Own,
+    Shared,
     clip_labels,
     floating_array,
     label_array,
     logits,
     losses,
     mask_rows,
-    rows_per_chunk,
+    sweep_options,
     weighted_mean,
 )
 
@@ -137,28 +140,24 @@ def linear_cross_entropy(
         section 2 (logit_softcap), https://arxiv.org/abs/2408.00118
     """
     hidden, kernel, labels, dtype = _arguments(hidden, kernel, labels, axis_name)
-    tail = checks.tail(where, weights, reduction, shape=labels.shape, dtype=dtype)
-    without = ignored(labels, ignore_index)
-    tail = tail if without is None else tail.without(without)
+    tail = _tail_of(where, weights, reduction, labels, ignore_index, dtype)
     labels = labels if tail.keep is None else jnp.where(tail.keep, labels, 0)
     hidden = mask_rows(hidden, tail)
     labels = _check_labels(labels, kernel, axis_name, tail)
 
     classes = kernel.shape[1]
-    shared = {
-        "kernel": kernel,
-        **_logit_parameters(bias, logit_softcap, temperature, classes, dtype),
-        **_unless(0, dtype, label_smoothing=label_smoothing, z_loss=z_loss),
-    }
+    shared = _logit_parameters(bias, logit_softcap, temperature, classes, dtype)
+    shared = shared._replace(
+        class_weights=_per_class("class_weights", class_weights, classes, dtype),
+        label_smoothing=_unless(0, "label_smoothing", label_smoothing, dtype),
+        z_loss=_unless(0, "z_loss", z_loss, dtype),
+    )
     mass = None
-    if class_weights is not None:
-        shared["class_weights"] = _per_class(
-            "class_weights", class_weights, classes, dtype
-        )
+    if shared.class_weights is not None:
         examples = Examples((1,), None, tail, dtype, axis_name)
-        mass = weight_of_label(shared["class_weights"], labels, examples)
-    options = chunk_size, precision, axis_name
-    loss = losses(hidden, labels, shared, tail, mass, *options)
+        mass = weight_of_label(shared.class_weights, labels, examples)
+    options = sweep_options(chunk_size, hidden, precision, axis_name)
+    loss = losses(hidden, kernel, labels, shared, tail, mass, options)
     if reduction != "mean":
         return loss
     return weighted_mean(loss, tail, mass, labels.shape, dtype)
@@ -173,6 +172,8 @@ def linear_log_probs(
     bias: ArrayLike | None = None,
     logit_softcap: ArrayLike | None = None,
     temperature: ArrayLike = 1.0,
+    ignore_index: int | None = None,
+    where: ArrayLike | None = None,
     chunk_size: int | None = None,
     axis_name: str | None = None,
     precision: PrecisionLike = None,
@@ -240,31 +241,40 @@ def linear_log_probs(
         Secretly a Reward Model", 2023, https://arxiv.org/abs/2305.18290
     """
     hidden, kernel, labels, dtype = _arguments(hidden, kernel, labels, axis_name)
-    labels = _check_labels(labels, kernel, axis_name)
-    classes = kernel.shape[1]
-    shared = {
-        "kernel": kernel,
-        **_logit_parameters(bias, logit_softcap, temperature, classes, dtype),
-    }
-    rows, fixed = {"hidden": hidden}, {"labels": labels}
+    tail = _tail_of(where, None, "none", labels, ignore_index, dtype).spread(
+        labels.shape
+    )
+    labels = labels if tail.keep is None else jnp.where(tail.keep, labels, 0)
+    hidden = mask_rows(hidden, tail)
+    labels = _check_labels(labels, kernel, axis_name, tail)
+    shared = _logit_parameters(bias, logit_softcap, temperature, kernel.shape[1], dtype)
+    operands = Operands(hidden, kernel, Own(), shared)
     # Half the default size: the entropy's gradient needs a second array as large as the
     # logits.
-    size = rows_per_chunk(chunk_size, hidden, arrays=2)
-    return sweep.map_rows(_log_probs, rows, shared, fixed, size, precision, axis_name)
+    options = sweep_options(chunk_size, hidden, precision, axis_name, arrays=2)
+    return map_rows(_log_probs, operands, Fixed(labels), tail.keep, options)
 
 
-def _log_probs(x, given, fixed, axis_name):
+def _log_probs(x, own, shared, fixed, keep, axis_name):
     axis = {"axis": 1, "axis_name": axis_name}
-    x = logits(x, given)
-    labels, valid = clip_labels(x, fixed["labels"], axis_name)
+    x = logits(x, shared)
+    labels, valid = clip_labels(x, fixed.labels, axis_name)
     top = maximum(x, **axis)
     log_probs = jnp.where(valid, -surprisal(x, labels, **axis, top=top), jnp.nan)
-    return log_probs, entropy(x, labels, top, **axis)
+    pair = log_probs, entropy(x, labels, top, **axis)
+    return tuple(jnp.where(keep, number, 0) for number in pair)
 
 
-def _check_labels(labels, kernel, axis_name, tail=None):
+def _tail_of(where, weights, reduction, labels, ignore_index, dtype):
+    """The checked tail, which excludes the examples whose label is to be ignored."""
+    tail = checks.tail(where, weights, reduction, shape=labels.shape, dtype=dtype)
+    without = ignored(labels, ignore_index)
+    return tail if without is None else tail.without(without)
+
+
+def _check_labels(labels, kernel, axis_name, tail):
     valid = is_class(kernel, labels, 1, axis_name)
-    valid = valid if tail is None else tail.counts(valid)
+    valid = tail.counts(valid)
     return checks.check_values(
         "labels", labels, valid, f"in [0, {class_count(kernel, (1,), axis_name)})"
     )
@@ -291,28 +301,30 @@ def _arguments(hidden, kernel, labels, axis_name):
 
 
 def _logit_parameters(bias, logit_softcap, temperature, classes, dtype):
-    shared = _unless(1, dtype, temperature=temperature)
-    if bias is not None:
-        shared["bias"] = _per_class("bias", bias, classes, dtype)
+    cap = None
     if logit_softcap is not None:
-        shared["logit_softcap"] = checks.scalar("logit_softcap", logit_softcap, dtype)
-    return shared
+        cap = checks.scalar("logit_softcap", logit_softcap, dtype)
+    return Shared(
+        bias=_per_class("bias", bias, classes, dtype),
+        logit_softcap=cap,
+        temperature=_unless(1, "temperature", temperature, dtype),
+    )
 
 
 def _per_class(name, value, classes, dtype):
+    if value is None:
+        return None
     array = checks.to_array(name, value)
     if array.shape != (classes,):
         raise ValueError(
-            f"`{name}` must have one number a class, shape {(classes,)}, "
+            f"`{name}` must have one number per class, shape {(classes,)}, "
             f"got shape {array.shape}."
         )
     return array.astype(dtype)[None]
 
 
-def _unless(default, dtype, **parameters):
-    """The parameters as scalars, without those left at the neutral value `default`."""
-    return {
-        name: checks.scalar(name, value, dtype)
-        for name, value in parameters.items()
-        if not (isinstance(value, int | float) and value == default)
-    }
+def _unless(neutral, name, value, dtype):
+    """A parameter as a scalar; None if it is the Python number that changes nothing."""
+    if isinstance(value, int | float) and value == neutral:
+        return None
+    return checks.scalar(name, value, dtype)

@@ -1,23 +1,25 @@
 """Rows through a linear layer and a rule for its outputs, a chunk of rows at a time.
 
-With hidden H [N, D] and kernel K [D, C], a rule turns each row of X = H K [N, C] into a
-number or several. X never exists as a whole: it is made, used and dropped chunk after
-chunk, in the steps of a scan.
+With hidden H [N, D] and kernel K [D, C], a rule turns each row of X = H K [N, C] into
+one number or several. X never exists as a whole: each step of a scan makes the rows of
+one chunk, uses them and drops them.
 
-A rule is called `rule(x, given, fixed, axis_name)`, for the rows of one chunk: `x`
-[size, C] in the dtype to compute in, `given` the real arrays by name, `fixed` the
-integers and booleans by name. What belongs to single rows has a leading axis [size].
+A rule is called `rule(x, own, shared, fixed, keep, axis_name)` for the rows of one
+chunk: x [size, C] in the dtype to compute in; trees of arrays, `own` and `fixed` with a
+leading axis [size], `shared` as it is given; and keep [size], False in rows that are
+excluded or fill up the last chunk.
 
-Over devices. The rows may be spread, with the sum of the kernel's gradient behind the
-sweep; and in a `shard_map` the classes may be split over `axis_name`: then each device
-makes its own columns of X, the rule sums over them, and JAX sums up the gradient of H,
-behind the sweep. On an explicit mesh the types tell both.
+Over devices. The rows may be spread over devices: then the gradient of the kernel is
+summed over the devices once, behind the sweep. In a `shard_map` the classes may be
+split over `axis_name`: then each device makes its own columns of X, the rule sums over
+them, and JAX sums the gradient of H over the devices, behind the sweep. On an explicit
+mesh the types of the arrays tell both.
 """
 
 import dataclasses
 import functools
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -32,8 +34,27 @@ from jaxloss._core.rule.linear_map import linear_map
 from jaxloss._core.rule.varying import vary_alike, vary_as
 from jaxloss._core.sweeps.layout import Layout
 
-Arrays = dict[str, jax.Array]
 Rule = Callable[..., Any]
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Operands:
+    """The real arrays of a sweep, or their tangents, None where there is none."""
+
+    hidden: Any  # [..., D]
+    kernel: Any  # [D, C], in the dtype of hidden
+    own: Any = None  # a tree of arrays of the rows, [..., ...]
+    shared: Any = None  # a tree of arrays of all rows, [..., C] or scalar
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """How a sweep runs."""
+
+    largest: int  # the most rows in a chunk
+    precision: PrecisionLike = None  # of the products
+    axis_name: str | None = None  # the mesh axis over which the classes are split
 
 
 def default_size(features: int) -> int:
@@ -53,70 +74,54 @@ def default_size(features: int) -> int:
 
 
 def sum_rows(
-    rule: Rule,
-    rows: Arrays,
-    shared: Arrays,
-    fixed: Arrays,
-    largest: int,
-    precision: PrecisionLike,
-    axis_name: str | None = None,
+    rule: Rule, operands: Operands, fixed: Any, keep: Any, options: Options
 ) -> jax.Array:
-    """The sum over all rows of a rule with one number a row.
+    """The sum over all rows of a rule with one number per row.
 
     One sweep gives the sum and, where it is differentiated, the gradient: 6 N D C
     operations, nothing computed twice. Without differentiation there is no gradient.
 
     Args:
         rule: What each row of X becomes.
-        rows: Real arrays of the rows, [..., ...]; "hidden" [..., D] is one of them.
-        shared: Real arrays that all rows share; "kernel" [D, C] is one of them, and
-            has the dtype of "hidden". All others are in the dtype to compute in.
-        fixed: Integers and booleans of the rows, [...]. "keep" tells the rows that
-            count; the rule has to give 0 for the others, whatever they hold.
-        largest: The most rows in a chunk.
-        precision: Of the products.
-        axis_name: The mesh axis of `shard_map` over which the classes are split.
+        operands: The real arrays, `own` and `shared` in the dtype to compute in.
+        fixed: A tree of integer and boolean arrays of the rows, [...].
+        keep: Boolean [...], or None. Chunks without a kept row are skipped; the rule
+            has to give 0 for the other rows, whatever they hold.
+        options: How the sweep runs.
     """
 
-    def local(rows, shared, fixed, axis_name):
-        options = largest, precision, axis_name
-        return _sum_rows(*_prepare(rule, rows, shared, fixed, *options))
+    def local(operands, fixed, keep, options):
+        return _sum_rows(*_prepare(rule, operands, fixed, keep, options))
 
-    return _where_rows_lie(local, rows, shared, fixed, axis_name, summed=True)
+    return _where_rows_lie(local, operands, fixed, keep, options, summed=True)
 
 
-def _sum_rows(sweeps, real, fixed):
+def _sum_rows(sweeps, operands, rest):
     @jax.custom_jvp
-    def sums(real, fixed):
-        return jnp.sum(sweeps.value(real, fixed))
+    def sums(operands, rest):
+        return jnp.sum(sweeps.value(operands, rest))
 
     # The tangent is the inner product of the gradient with the tangents of the inputs.
     # Reverse mode, its transpose, scales the gradient by the cotangent, one number.
     def jvp(primals, tangents):
-        real, fixed = primals
         moving = _moving(tangents[0])
-        value = jax.eval_shape(sweeps.value, real, fixed)
+        value = jax.eval_shape(sweeps.value, *primals)
         ones = vary_as(jnp.ones(value.shape, value.dtype), value)
-        value, slopes = sweeps.pull(real, fixed, ones, moving)
+        value, slopes = sweeps.pull(*primals, ones, moving)
         value = jnp.sum(value)
+        pairs = zip(jax.tree.leaves(slopes), jax.tree.leaves(moving), strict=True)
         products = [
-            agree_as(jnp.sum(slopes[name] * t.astype(slopes[name].dtype)), value)
-            for name, t in moving.items()
+            agree_as(jnp.sum(slope * t.astype(slope.dtype)), value)
+            for slope, t in pairs
         ]
         return value, sum(products, start=jnp.zeros_like(value))
 
     sums.defjvp(jvp, symbolic_zeros=True)
-    return sums(real, fixed)
+    return sums(operands, rest)
 
 
 def map_rows(
-    rule: Rule,
-    rows: Arrays,
-    shared: Arrays,
-    fixed: Arrays,
-    largest: int,
-    precision: PrecisionLike,
-    axis_name: str | None = None,
+    rule: Rule, operands: Operands, fixed: Any, keep: Any, options: Options
 ) -> Any:
     """What a rule makes of every row; the backward sweep makes X again.
 
@@ -124,18 +129,17 @@ def map_rows(
     tree of arrays [size].
     """
 
-    def local(rows, shared, fixed, axis_name):
-        options = largest, precision, axis_name
-        sweeps, *arrays = _prepare(rule, rows, shared, fixed, *options)
-        return _per_row(sweeps, _map_rows(sweeps, *arrays), rows)
+    def local(operands, fixed, keep, options):
+        sweeps, *arrays = _prepare(rule, operands, fixed, keep, options)
+        return _per_row(sweeps, _map_rows(sweeps, *arrays), operands)
 
-    return _where_rows_lie(local, rows, shared, fixed, axis_name, summed=False)
+    return _where_rows_lie(local, operands, fixed, keep, options, summed=False)
 
 
-def _map_rows(sweeps, real, fixed):
+def _map_rows(sweeps, operands, rest):
     @jax.custom_jvp
-    def values(real, fixed):
-        return sweeps.value(real, fixed)
+    def values(operands, rest):
+        return sweeps.value(operands, rest)
 
     def jvp(primals, tangents):
         moving = _moving(tangents[0])
@@ -145,36 +149,32 @@ def _map_rows(sweeps, real, fixed):
 
         def pull(primals, cotangent):
             slopes = sweeps.pull(*primals, cotangent, moving)[1]
-            return {name: slopes[name].astype(t.dtype) for name, t in moving.items()}
+            return jax.tree.map(lambda t, s: s.astype(t.dtype), moving, slopes)
 
         return values(*primals), linear_map(push, pull, primals, moving)
 
     values.defjvp(jvp, symbolic_zeros=True)
-    return values(real, fixed)
+    return values(operands, rest)
 
 
 def map_rows_to_any(
-    rule: Rule,
-    rows: Arrays,
-    shared: Arrays,
-    fixed: Arrays,
-    largest: int,
-    precision: PrecisionLike,
+    rule: Rule, operands: Operands, fixed: Any, keep: Any, options: Options
 ) -> Any:
     """What a rule makes of every row, integers too; without derivative."""
-    rows, shared = lax.stop_gradient((rows, shared))
+    operands = lax.stop_gradient(operands)
 
-    def local(rows, shared, fixed, axis_name):
-        options = largest, precision, axis_name
-        sweeps, *arrays = _prepare(rule, rows, shared, fixed, *options)
-        return _per_row(sweeps, sweeps.value(*arrays), rows)
+    def local(operands, fixed, keep, options):
+        sweeps, *arrays = _prepare(rule, operands, fixed, keep, options)
+        return _per_row(sweeps, sweeps.value(*arrays), operands)
 
-    return _where_rows_lie(local, rows, shared, fixed, None, summed=False, split=False)
+    return _where_rows_lie(
+        local, operands, fixed, keep, options, summed=False, split=False
+    )
 
 
-def _per_row(sweeps, values, rows):
+def _per_row(sweeps, values, operands):
     """Chunks [count, size, ...] back to the rows' own axes."""
-    batch = rows["hidden"].shape[:-1]
+    batch = operands.hidden.shape[:-1]
     return jax.tree.map(
         lambda x: sweeps.layout.join(x).reshape(*batch, *x.shape[2:]), values
     )
@@ -185,82 +185,87 @@ class Sweeps:
     """The ways through the chunks: for values, for tangents, for gradients.
 
     In the comments H and X are those of one chunk. Every step makes X and drops it.
+    `rest` is the pair of fixed arrays and the mask of the rows to keep.
     """
 
     rule: Rule
     layout: Layout
-    own: frozenset[str]  # the real arrays that belong to single rows
     dtype: Any  # to compute in
-    precision: PrecisionLike
-    axis_name: str | None
+    options: Options
 
-    def value(self, real: Arrays, fixed: Arrays) -> Any:
+    def value(self, operands: Operands, rest: Any) -> Any:
         """What the rule makes of the rows, [count, size]."""
 
-        def step(sofar, hidden, kernel, given, fixed, _):
-            return sofar, self.apply(fixed)(self.matmul(hidden, kernel), given)
+        def step(sofar, chunk, rest, _):
+            x = self.matmul(chunk.hidden, chunk.kernel)
+            return sofar, self.apply(rest)(x, chunk.own, chunk.shared)
 
-        return self.scan(step, None, real, fixed)[1]
+        return self.scan(step, None, operands, rest)[1]
 
-    def push(self, real: Arrays, fixed: Arrays, along: Arrays) -> Any:
+    def push(self, operands: Operands, rest: Any, along: Operands) -> Any:
         """The tangents of that for the tangents `along`: dX = dH K + H dK."""
-        every = {name: t for name, t in along.items() if name not in self.own}
 
-        def step(sofar, hidden, kernel, given, fixed, own):
-            along = {**every, **own}
-            x = self.matmul(hidden, kernel)
+        def step(sofar, chunk, rest, own):
+            dhidden, down = own
+            x = self.matmul(chunk.hidden, chunk.kernel)
             dx = jnp.zeros_like(x)
-            if "hidden" in along:
-                dx += self.matmul(along["hidden"], kernel)
-            if "kernel" in along:
-                dx += self.matmul(hidden, along["kernel"])
-            dgiven = {n: along.get(n, jnp.zeros_like(v)) for n, v in given.items()}
-            return sofar, jax.jvp(self.apply(fixed), (x, given), (dx, dgiven))[1]
+            if dhidden is not None:
+                dx += self.matmul(dhidden, chunk.kernel)
+            if along.kernel is not None:
+                dx += self.matmul(chunk.hidden, along.kernel)
+            tangents = _filled((down, along.shared), (chunk.own, chunk.shared))
+            primals = x, chunk.own, chunk.shared
+            return sofar, jax.jvp(self.apply(rest), primals, (dx, *tangents))[1]
 
-        own = {name: t for name, t in along.items() if name in self.own}
-        return self.scan(step, None, real, fixed, own)[1]
+        return self.scan(step, None, operands, rest, (along.hidden, along.own))[1]
 
     # With G = d value / d X times the cotangent, dH = G Kᵀ belongs to the rows of the
     # chunk and is done with them, and dK = Hᵀ G is one term of a sum over chunks.
     def pull(
-        self, real: Arrays, fixed: Arrays, cotangent: Any, names: Iterable[str]
-    ) -> tuple[Any, Arrays]:
-        """The values, and the gradients of the named arrays in the dtype of X."""
+        self, operands: Operands, rest: Any, cotangent: Any, moving: Operands
+    ) -> tuple[Any, Operands]:
+        """The values, and the gradients of what moves in the dtype of X."""
 
-        def step(sums, hidden, kernel, given, fixed, cotangent):
-            x = self.matmul(hidden, kernel)
-            value, pull_back = jax.vjp(self.apply(fixed), x, given)
-            g, slopes = pull_back(cotangent)
-            if "hidden" in names:
-                slopes["hidden"] = self.matmul(self.narrow(g, kernel), kernel.T)
-            if "kernel" in names:
-                slopes["kernel"] = self.matmul(hidden.T, self.narrow(g, hidden))
-            sums = {name: x + slopes[name] for name, x in sums.items()}
-            own = {name: slopes[name] for name in names if name in self.own}
-            return sums, (value, own)
+        def step(sums, chunk, rest, cotangent):
+            x = self.matmul(chunk.hidden, chunk.kernel)
+            value, pull_back = jax.vjp(self.apply(rest), x, chunk.own, chunk.shared)
+            g, down, dshared = pull_back(cotangent)
+            dhidden = dkernel = None
+            if moving.hidden is not None:
+                dhidden = self.matmul(self.narrow(g, chunk.kernel), chunk.kernel.T)
+            if moving.kernel is not None:
+                dkernel = self.matmul(chunk.hidden.T, self.narrow(g, chunk.hidden))
+            terms = dkernel, _where_moving(moving.shared, dshared)
+            sums = jax.tree.map(jnp.add, sums, terms)
+            return sums, (value, dhidden, _where_moving(moving.own, down))
 
-        shared = [name for name in names if name not in self.own]
-        start = {name: jnp.zeros_like(real[name], self.dtype) for name in shared}
-        sums, (value, own) = self.scan(step, start, real, fixed, cotangent)
-        return value, {**sums, **own}
+        start = jax.tree.map(
+            lambda x: jnp.zeros_like(x, self.dtype),
+            (
+                _where_moving(moving.kernel, operands.kernel),
+                _where_moving(moving.shared, operands.shared),
+            ),
+        )
+        sums, (value, hidden, own) = self.scan(step, start, operands, rest, cotangent)
+        return value, Operands(hidden, sums[0], own, sums[1])
 
-    def apply(self, fixed):
+    def apply(self, rest):
         """The rule as a function of what is real."""
-        return functools.partial(self.rule, fixed=fixed, axis_name=self.axis_name)
+        given = *rest, self.options.axis_name
+        return lambda x, own, shared: self.rule(x, own, shared, *given)
 
-    def scan(self, step, start, real, fixed, more=None):
-        """Runs `step` over the chunks, but for those without a row to count.
+    def scan(self, step, start, operands, rest, more=None):
+        """Runs `step` over the chunks, but for those without a row to keep.
 
         Without a mask none is skipped, and the condition still earns its place: under
-        differentiation JAX computes what a scan's body has of constants, such as an
-        iota [size, C], before the loop and keeps it; it leaves a branch alone.
+        differentiation JAX computes what the body of a scan makes of constants, such as
+        an iota [size, C], before the loop and keeps it; it leaves a branch alone.
         """
 
         def visit(sums, chunk):
-            own, fixed, more = chunk
-            given = {**real, **own}
-            hidden, kernel = given.pop("hidden"), given.pop("kernel")
-            return step(sums, hidden, kernel, given, fixed, more)
+            hidden, own, rest, more = chunk
+            here = Operands(hidden, operands.kernel, own, operands.shared)
+            return step(sums, here, rest, more)
 
         def skip(sums, chunk):
             own = jax.eval_shape(visit, sums, chunk)[1]
@@ -268,16 +273,16 @@ class Sweeps:
                 lambda x: vary_as(jnp.zeros(x.shape, x.dtype), x), own
             )
 
-        own = {name: x for name, x in real.items() if name in self.own}
-        chunks = own, fixed, more
+        chunks = operands.hidden, operands.own, rest, more
         if self.layout.count == 1:
             sums, own = visit(start, jax.tree.map(lambda x: x[0], chunks))
             return sums, jax.tree.map(lambda x: x[None], own)
 
-        # A second derivative would else keep the logits of all chunks.
+        # Otherwise a second derivative would keep the logits of all chunks.
         @functools.partial(jax.checkpoint, prevent_cse=False)
         def body(sums, chunk):
-            return lax.cond(jnp.any(chunk[1]["keep"]), visit, skip, sums, chunk)
+            _, _, (_, keep), _ = chunk
+            return lax.cond(jnp.any(keep), visit, skip, sums, chunk)
 
         return lax.scan(body, start, chunks)
 
@@ -286,7 +291,7 @@ class Sweeps:
         if a.dtype != b.dtype:
             a, b = a.astype(self.dtype), b.astype(self.dtype)
         return lax.dot(
-            a, b, precision=self.precision, preferred_element_type=self.dtype
+            a, b, precision=self.options.precision, preferred_element_type=self.dtype
         )
 
     def narrow(self, g: jax.Array, operand: jax.Array) -> jax.Array:
@@ -294,69 +299,103 @@ class Sweeps:
 
         Not for float16, whose range would lose small probabilities.
         """
-        default = self.precision in (None, "default", lax.Precision.DEFAULT)
+        default = self.options.precision in (None, "default", lax.Precision.DEFAULT)
         half = operand.dtype == jnp.bfloat16
         return g.astype(operand.dtype) if half and default else g
 
 
-def _where_rows_lie(function, rows, shared, fixed, axis_name, *, summed, split=True):
+def _where_rows_lie(function, operands, fixed, keep, options, *, summed, split=True):
     """Runs a function of local rows on each device that holds some of them.
 
     On an explicit mesh, whose types tell. What is shared is gathered once, ahead of the
     sweep, and its gradient is summed over the devices once, behind it; classes that are
     split over devices which share their rows stay where they are.
     """
-    spec = jax.typeof(rows["hidden"]).sharding.spec[:-1]
-    features, classes = jax.typeof(shared["kernel"]).sharding.spec
+    spec = jax.typeof(operands.hidden).sharding.spec[:-1]
+    features, classes = jax.typeof(operands.kernel).sharding.spec
     if not any((*spec, features, classes)):
-        return function(rows, shared, fixed, axis_name)
+        return function(operands, fixed, keep, options)
     axes = [axis for part in spec if part for axis in jax.tree.leaves(part)]
     if split and isinstance(classes, str) and classes not in axes:
-        axis_name = classes
+        options = dataclasses.replace(options, axis_name=classes)
+    by_row, everywhere = PartitionSpec(*spec), PartitionSpec()
 
     def local(*arrays):
-        result = function(*arrays, axis_name)
+        result = function(*arrays, options)
         return lax.psum(result, tuple(axes)) if summed and axes else result
 
-    def by_class(name):
-        return PartitionSpec(*[None] * (shared[name].ndim - 1), axis_name)
+    def by_class(x):
+        if not x.ndim:
+            return everywhere
+        return PartitionSpec(*[None] * (x.ndim - 1), options.axis_name)
 
-    def place(arrays, specs):
-        return {n: jax.sharding.reshard(x, specs[n]) for n, x in arrays.items()}
+    def all_by_row(tree):
+        return jax.tree.map(lambda _: by_row, tree)
 
-    by_row, everywhere = PartitionSpec(*spec), PartitionSpec()
     specs = (
-        dict.fromkeys(rows, by_row),
-        {n: by_class(n) if x.ndim else everywhere for n, x in shared.items()},
-        dict.fromkeys(fixed, by_row),
+        Operands(
+            by_row,
+            by_class(operands.kernel),
+            all_by_row(operands.own),
+            jax.tree.map(by_class, operands.shared),
+        ),
+        all_by_row(fixed),
+        all_by_row(keep),
     )
+    arrays = jax.tree.map(jax.sharding.reshard, (operands, fixed, keep), specs)
     return jax.shard_map(
         local, in_specs=specs, out_specs=everywhere if summed else by_row
-    )(*map(place, (rows, shared, fixed), specs))
+    )(*arrays)
 
 
-def _prepare(rule, rows, shared, fixed, largest, precision, axis_name):
-    """The arrays in chunks, and the sweeps through them."""
-    batch = rows["hidden"].shape[:-1]
+def _prepare(rule, operands, fixed, keep, options):
+    """The sweeps through the chunks, the arrays in chunks, and the fixed ones."""
+    batch = operands.hidden.shape[:-1]
     n = math.prod(batch)
 
-    def flat(part):
-        return {name: x.reshape(n, *x.shape[len(batch) :]) for name, x in part.items()}
+    def flat(tree):
+        return jax.tree.map(lambda x: x.reshape(n, *x.shape[len(batch) :]), tree)
 
-    rows, fixed = flat(rows), flat(fixed)
-    layout = Layout.of(n, largest, fixed.get("keep"))
-    fixed = {"keep": jnp.ones(n, bool), **fixed}
-    rows, fixed = jax.tree.map(layout.split, (rows, fixed))
-    real = {**rows, **shared}
-    real = dict(zip(real, vary_alike(real.values(), axis_name), strict=True))
-    fixed = {name: vary_as(x, real["hidden"]) for name, x in fixed.items()}
-    # Devices that split the classes have a part of its gradient each.
-    real["hidden"] = vary_as(real["hidden"], real["kernel"])
-    double = real["hidden"].dtype == jnp.float64
-    dtype = jnp.float64 if double else jnp.float32
-    own = frozenset(rows)
-    return Sweeps(rule, layout, own, dtype, precision, axis_name), real, fixed
+    hidden, own, fixed, keep = flat((operands.hidden, operands.own, fixed, keep))
+    layout = Layout.of(n, options.largest, keep)
+    keep = jnp.ones(n, bool) if keep is None else keep
+    hidden, own, *rest = jax.tree.map(layout.split, (hidden, own, fixed, keep))
+    operands = Operands(hidden, operands.kernel, own, operands.shared)
+    leaves, tree = jax.tree.flatten(operands)
+    operands = jax.tree.unflatten(tree, vary_alike(leaves, options.axis_name))
+    rest = jax.tree.map(lambda x: vary_as(x, operands.hidden), tuple(rest))
+    # Devices that split the classes have a part of the gradient of `hidden` each.
+    hidden = vary_as(operands.hidden, operands.kernel)
+    operands = dataclasses.replace(operands, hidden=hidden)
+    dtype = jnp.float64 if hidden.dtype == jnp.float64 else jnp.float32
+    return Sweeps(rule, layout, dtype, options), operands, rest
+
+
+def _is_none(x):
+    return x is None
 
 
 def _moving(tangents):
-    return {n: t for n, t in tangents.items() if not isinstance(t, SymbolicZero)}
+    """The tangents with None for those that JAX knows to be zero."""
+    return jax.tree.map(
+        lambda t: None if isinstance(t, SymbolicZero) else t,
+        tangents,
+        is_leaf=lambda t: isinstance(t, SymbolicZero),
+    )
+
+
+def _where_moving(moving, tree):
+    """The arrays of a tree that move, None for the others."""
+    return jax.tree.map(
+        lambda t, x: None if t is None else x, moving, tree, is_leaf=_is_none
+    )
+
+
+def _filled(tangents, primals):
+    """The tangents with zeros for None."""
+    return jax.tree.map(
+        lambda t, x: None if x is None else jnp.zeros_like(x) if t is None else t,
+        tangents,
+        primals,
+        is_leaf=_is_none,
+    )
