@@ -512,7 +512,7 @@ def masses(loss):
 REGRESSION = {
     "absolute_error": Card(
         errors(jl.absolute_error),
-        "A V with its tip at 0; the derivative jumps from −1 to 1 there.",
+        "A V with its tip at 0, where the derivative jumps from −1 to 1.",
     ),
     "absolute_percentage_error": Card(
         curves(
@@ -528,12 +528,12 @@ REGRESSION = {
     ),
     "charbonnier_loss": Card(
         errors(jl.charbonnier_loss, "epsilon", (0.1, 0.5, 1.0)),
-        "A V with a rounded tip, the rounder the larger epsilon; the derivative rises "
-        "smoothly from −1 to 1.",
+        "A V with a rounded tip, which is rounder for larger epsilon; the derivative "
+        "rises smoothly from −1 to 1.",
     ),
     "epsilon_insensitive_loss": Card(
         errors(jl.epsilon_insensitive_loss, "epsilon", (0.1, 1.0)),
-        "A V with a flat bottom at 0 as wide as twice epsilon; the derivative is −1, "
+        "A V with a flat bottom around 0, twice epsilon wide; the derivative is −1, "
         "then 0 over the bottom, then 1.",
     ),
     "gaussian_nll_loss": Card(
@@ -549,7 +549,7 @@ REGRESSION = {
     ),
     "huber_loss": Card(
         errors(jl.huber_loss, "delta", (0.5, 1.0, 2.0)),
-        "Parabolas that go on as straight lines beyond an error of delta; the "
+        "Parabolas that continue as straight lines beyond an error of delta; the "
         "derivative grows up to delta and stays there.",
     ),
     "l2_loss": Card(
@@ -576,8 +576,8 @@ REGRESSION = {
     ),
     "quantile_loss": Card(
         errors(jl.quantile_loss, "quantile", (0.1, 0.5, 0.9)),
-        "Leaning Vs: with quantile 0.9 too low a prediction costs nine times as much "
-        "as one too high, with 0.1 the other way round.",
+        "Leaning Vs: with quantile 0.9 a prediction that is too low costs nine times "
+        "as much as one that is too high; with quantile 0.1 it is the reverse.",
     ),
     "robust_loss": Card(
         errors(
@@ -587,13 +587,13 @@ REGRESSION = {
             ylim=(0, 3),
             slopes=(-2, 2),
         ),
-        "Five curves alike near 0: alpha 2 is a parabola, 1 becomes straight, 0 grows "
-        "like a logarithm, −2 and minus infinity level off, and their derivatives "
-        "return to 0.",
+        "Five curves that agree near 0: alpha 2 is a parabola, 1 becomes straight, 0 "
+        "grows like a logarithm, −2 and minus infinity level off, and their "
+        "derivatives return to 0.",
     ),
     "smooth_l1_loss": Card(
         errors(jl.smooth_l1_loss, "beta", (0.5, 1.0, 2.0)),
-        "Vs with a rounded tip as wide as twice beta; all derivatives end at −1 and 1.",
+        "Vs with a rounded tip, twice beta wide; all derivatives end at −1 and 1.",
     ),
     "squared_error": Card(
         errors(jl.squared_error),
@@ -626,8 +626,8 @@ BINARY = {
             (-9, 9),
         ),
         "For label 1 the loss falls from large values at probability 0 to 0 at "
-        "probability 1, for label 0 the mirror image; the derivatives run off at the "
-        "wrong end.",
+        "probability 1; label 0 gives the mirror image. The derivatives grow without "
+        "bound where the prediction is wrong.",
     ),
     "hinge_embedding_loss": Card(
         curves(
@@ -642,13 +642,13 @@ BINARY = {
     ),
     "hinge_loss": Card(
         scores(jl.hinge_loss),
-        "For target +1 a straight line falls to 0 at a score of 1 and stays there; for "
-        "target −1 its mirror image.",
+        "For target +1 a straight line falls to 0 at a score of 1 and stays there; "
+        "target −1 gives the mirror image.",
     ),
     "perceptron_loss": Card(
         scores(jl.perceptron_loss),
-        "For target +1 a straight line falls to 0 at a score of 0 and stays there; for "
-        "target −1 its mirror image.",
+        "For target +1 a straight line falls to 0 at a score of 0 and stays there; "
+        "target −1 gives the mirror image.",
     ),
     "sigmoid_binary_cross_entropy": Card(
         curves(
@@ -658,8 +658,9 @@ BINARY = {
             "label",
             (1.0, 0.0, 0.8),
         ),
-        "For label 1 the loss falls smoothly from a straight line to 0; for label 0 "
-        "its mirror image; for 0.8 it has a minimum where the probability is 0.8.",
+        "For label 1 the loss falls smoothly from a straight line to 0, and label 0 "
+        "gives the mirror image; for label 0.8 it has a minimum where the probability "
+        "is 0.8.",
     ),
     "sigmoid_focal_loss": Card(
         curves(
@@ -670,25 +671,25 @@ BINARY = {
             (0.0, 2.0, 5.0),
             ylim=(0, 4),
         ),
-        "Label 1: with gamma 0 the cross entropy; the larger gamma, the sooner loss "
-        "and derivative vanish as the logit grows.",
+        "For label 1: gamma 0 is the cross entropy; with a larger gamma the loss and "
+        "the derivative vanish sooner as the logit grows.",
     ),
     "soft_margin_loss": Card(
         scores(jl.soft_margin_loss),
-        "For target +1 the loss falls smoothly from a straight line to 0; for target "
-        "−1 its mirror image; the derivatives lie between −1 and 1.",
+        "For target +1 the loss falls smoothly from a straight line to 0, and target "
+        "−1 gives the mirror image; the derivatives lie between −1 and 1.",
     ),
     "sparsemax_loss": Card(
         curves(
             jnp.linspace(-3, 3, 121), jl.sparsemax_loss, "logit", "label", (1.0, 0.0)
         ),
-        "For label 1 a straight line, a piece of a parabola between −1 and 1, then 0; "
-        "the derivative is a ramp from −1 to 0.",
+        "For label 1 the loss is a straight line, then a piece of a parabola between "
+        "−1 and 1, then 0; the derivative is a ramp from −1 to 0.",
     ),
     "squared_hinge_loss": Card(
         scores(jl.squared_hinge_loss, ylim=(0, 12)),
-        "For target +1 half a parabola falls to 0 at a score of 1 and stays there; for "
-        "target −1 its mirror image.",
+        "For target +1 half a parabola falls to 0 at a score of 1 and stays there; "
+        "target −1 gives the mirror image.",
     ),
 }
 
@@ -696,7 +697,7 @@ MULTICLASS = {
     "categorical_hinge_loss": Card(
         dense(jl.categorical_hinge_loss, jnp.array([1.0, 0.0, 0.0])),
         "Straight level lines with a corner: the loss falls towards a larger score of "
-        "class 0, the label, and is 0 once that leads by 1.",
+        "class 0, the label, and is 0 once that score leads by 1.",
     ),
     "generalized_cross_entropy": Card(
         label(jl.generalized_cross_entropy),
@@ -705,23 +706,25 @@ MULTICLASS = {
     ),
     "make_fenchel_young_loss": Card(
         fenchel_young,
-        "Made of logsumexp at three temperatures: at 1 the cross entropy of the "
-        "label's lead, smooth; the cooler, the nearer to the perceptron's kinked line.",
+        "The loss that logsumexp makes at three temperatures: at 1 it is the smooth "
+        "cross entropy, and lower temperatures come closer to the kinked line of the "
+        "perceptron loss.",
     ),
     "multi_margin_loss": Card(
         label(jl.multi_margin_loss),
-        "Level lines of straight pieces: each wrong class within 1 of class 0, the "
-        "label, adds to the loss; it is 0 where the label leads both by 1.",
+        "Level lines of straight pieces: each wrong class whose score is less than 1 "
+        "below that of class 0, the label, adds to the loss, which is 0 where the "
+        "label leads both by 1.",
     ),
     "multiclass_hinge_loss": Card(
         label(jl.multiclass_hinge_loss),
         "Straight level lines with a corner: the loss falls towards a larger score of "
-        "class 0, the label, and is 0 once that leads by 1.",
+        "class 0, the label, and is 0 once that score leads by 1.",
     ),
     "multiclass_perceptron_loss": Card(
         label(jl.multiclass_perceptron_loss),
         "Straight level lines with a corner: the loss falls towards a larger score of "
-        "class 0, the label, and is 0 as soon as that leads.",
+        "class 0, the label, and is 0 as soon as that score leads.",
     ),
     "multiclass_sparsemax_loss": Card(
         label(jl.multiclass_sparsemax_loss),
@@ -761,18 +764,20 @@ MULTICLASS = {
     ),
     "safe_softmax_cross_entropy": Card(
         dense(jl.safe_softmax_cross_entropy),
-        "Labels 0.7 for class 0, 0.3 for class 1: a valley where the first logit leads "
-        "the second a little and both lead the third.",
+        "With labels of 0.7 for class 0 and 0.3 for class 1, the loss has a valley "
+        "where the first logit is a little above the second and both are above the "
+        "third.",
     ),
     "smooth_labels": Card(
         smoothing,
-        "Bars of a label for class 1 of 4: alone with alpha 0; with alpha 0.1 and 0.4 "
-        "the other classes get equal shares of it.",
+        "Bars of the label of class 1 among 4 classes: with alpha 0 it has all the "
+        "mass; with alpha 0.1 and 0.4 the other classes receive equal shares.",
     ),
     "softmax_cross_entropy": Card(
         dense(jl.softmax_cross_entropy),
-        "Labels 0.7 for class 0, 0.3 for class 1: a valley where the first logit leads "
-        "the second a little and both lead the third.",
+        "With labels of 0.7 for class 0 and 0.3 for class 1, the loss has a valley "
+        "where the first logit is a little above the second and both are above the "
+        "third.",
     ),
     "softmax_cross_entropy_with_integer_labels": Card(
         label(jl.softmax_cross_entropy_with_integer_labels),
@@ -781,8 +786,8 @@ MULTICLASS = {
     ),
     "softmax_focal_loss": Card(
         label(jl.softmax_focal_loss),
-        "Like the cross entropy where class 0, the label, is behind, and sooner flat "
-        "where it leads.",
+        "Like the cross entropy where the logit of class 0, the label, is low, but "
+        "flat sooner where it leads.",
     ),
 }
 
@@ -807,23 +812,23 @@ DIVERGENCE = {
             "beta",
             (0.1, 0.5, 0.9),
         ),
-        "From a coin with the logit to a fair one: 0 at a logit of 0, and a bounded "
-        "rise on both sides, highest for beta 0.5.",
+        "The divergence of a coin with the given logit from a fair coin: 0 at a logit "
+        "of 0, with a bounded rise on both sides, which is highest for beta 0.5.",
     ),
     "kl_divergence": Card(
         coins(jl.kl_divergence),
         "Three curves that touch 0 where the predicted probability is the target, 0.2, "
-        "0.5 and 1, and grow without bound towards a wrong certainty.",
+        "0.5 and 1, and grow without bound towards a certain and wrong prediction.",
     ),
     "kl_divergence_with_log_targets": Card(
         coins(lambda p, q: jl.kl_divergence_with_log_targets(p, jnp.log(q))),
         "Three curves that touch 0 where the predicted probability is the target, 0.2, "
-        "0.5 and 1, and grow without bound towards a wrong certainty.",
+        "0.5 and 1, and grow without bound towards a certain and wrong prediction.",
     ),
     "wasserstein_distance": Card(
         transport,
-        "A narrow predicted histogram left of a wide target one; beside it their "
-        "running sums, with the area between them, the loss, shaded.",
+        "A narrow predicted histogram to the left of a wide target histogram; beside "
+        "them their running sums. The shaded area between the sums is the loss.",
     ),
 }
 
@@ -839,7 +844,7 @@ EMBEDDING = {
             distance=lambda x: jl.cosine_distance(x, TARGET),
         ),
         "Level lines are rays from the origin; arrows turn each point towards the "
-        "target's direction, the more the nearer it is to the origin.",
+        "direction of the target, and are longer for points near the origin.",
     ),
     "cosine_embedding_loss": Card(
         planes(
@@ -847,8 +852,9 @@ EMBEDDING = {
             alike=lambda x: jl.cosine_embedding_loss(x, TARGET, 1),
             different=lambda x: jl.cosine_embedding_loss(x, TARGET, -1),
         ),
-        "Alike: arrows turn each point towards the target's direction. Different: "
-        "those within a right angle of it are turned away, the others stay.",
+        "For a pair that is alike, arrows turn each point towards the direction of "
+        "the target. For a different pair, arrows turn away the points within a right "
+        "angle of the target; the others stay.",
     ),
     "cosine_similarity": Card(
         planes(
@@ -860,8 +866,8 @@ EMBEDDING = {
     ),
     "margin_ranking_loss": Card(
         two_scores,
-        "Parallel level lines: the loss is 0 where the better's score leads, "
-        "and else pushes the two apart.",
+        "Parallel level lines: the loss is 0 where the better item has the higher "
+        "score, and pushes the two scores apart elsewhere.",
     ),
     "ntxent": Card(
         pulls(lambda x, labels: jl.ntxent(x, labels, temperature=0.5)),
@@ -875,8 +881,9 @@ EMBEDDING = {
                 jnp.broadcast_to(ANCHOR, x.shape), x, NEGATIVE
             ),
         ),
-        "For each place of the positive, arrows towards the anchor; level lines are "
-        "circles, and within the innermost, near enough to the anchor, the loss is 0.",
+        "Arrows pull the positive towards the anchor from wherever it is; level lines "
+        "are circles, and the loss is 0 within the innermost, where the positive is "
+        "near enough to the anchor.",
     ),
     "triplet_margin_with_distance_loss": Card(
         planes(
@@ -889,38 +896,39 @@ EMBEDDING = {
             ),
         ),
         "The triplet loss under the sum of absolute differences: level lines are "
-        "squares on a corner around the anchor, and arrows are diagonal.",
+        "squares that stand on a corner around the anchor, and arrows are diagonal.",
     ),
 }
 
 RANKING = {
     "ranking_softmax_loss": Card(
         ranked,
-        "Five items by score: arrows push up the two relevant ones, the one of "
-        "relevance 2 most, and push down the others, the highest most.",
+        "Five items ordered by score: arrows push up the two relevant items, most of "
+        "all the one of relevance 2, and push down the others, most of all the "
+        "highest.",
     ),
 }
 
 SEQUENCE = {
     "ctc_loss": Card(
         spelling(4, ["blank", "c", "a", "t"], posterior),
-        "The alignment of 24 frames to the word cat: c, a and t light up one after the "
-        "other, with blanks between.",
+        "The alignment of 24 frames to the word cat: c, a and t are probable one after "
+        "the other, with blanks between them.",
     ),
     "ctc_loss_with_forward_probs": Card(
         spelling(7, ["–", "c", "–", "a", "–", "t", "–"], forward_probability),
-        "The probability of having come so far, frame by frame: a path goes down from "
-        "the first blank by c, a and t to the last blank.",
+        "The probability of each state of the alignment, frame by frame: a path "
+        "descends from the first blank through c, a and t to the last blank.",
     ),
 }
 
 OVERLAP = (
-    "A predicted disc right of the true one: the loss pulls logits up inside the true "
-    "outline and down outside it, most where the prediction is undecided."
+    "A predicted disc to the right of the true one: the loss pulls logits up inside "
+    "the true outline and down outside it, most where the prediction is undecided."
 )
 MISSES = (
-    "A predicted disc right of the true one; with a beta of 0.9 the loss pulls up the "
-    "logits inside the true outline much more than it pulls down those outside."
+    "A predicted disc to the right of the true one: with a beta of 0.9 the loss pulls "
+    "the logits inside the true outline up much more than it pulls those outside down."
 )
 SEGMENTATION = {
     "binary_dice_loss": Card(
@@ -937,19 +945,19 @@ SEGMENTATION = {
 }
 
 FLAT = (
-    "Memory over the number of classes, 8192 to 131,072: with logits in full it grows "
-    "to gibibytes, here it stays far below."
+    "Temporary memory over the number of classes, from 8192 to 131,072: with full "
+    "logits it grows to gibibytes, and in chunks, as here, it stays far below."
 )
 VOCABULARY = {
     "adaptive_softmax_cross_entropy": Card(
         of_clusters(pull_to_class),
-        "Two features, and a label in the second cluster: shades show the loss over "
-        "them, arrows the way to a larger probability of the label.",
+        "The plane of two features, with a label in the second cluster: shades show "
+        "the loss, and arrows the direction in which the label becomes more probable.",
     ),
     "adaptive_softmax_log_probs": Card(
         of_clusters(probability_by_class),
-        "Bars of the probabilities of twelve classes, in three colours: four at the "
-        "head, and two clusters of three and five behind it.",
+        "Bars of the probabilities of twelve classes, in three colours: four classes "
+        "in the head, and clusters of three and of five classes in the tail.",
     ),
     "adaptive_softmax_predict": Card(
         of_clusters(region_of_class),
@@ -958,7 +966,7 @@ VOCABULARY = {
     ),
     "init_adaptive_softmax": Card(
         parameter_counts,
-        "Two bars, the parameters for 50,000 classes: one matrix for all of them takes "
+        "Two bars, the numbers of parameters for 50,000 classes: a single matrix has "
         "several times as many as the adaptive softmax.",
     ),
     "linear_cross_entropy": Card(memory(mean_of_linear, mean_in_full), FLAT),

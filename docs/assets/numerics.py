@@ -38,10 +38,10 @@ class Case(NamedTuple):
 
 CASES = [
     Case(
-        "A sure, right answer",
-        "The usual form subtracts the label's logit from a log-sum-exp that is rounded "
-        "to the very same number, and with the loss the gradient is gone. jaxloss "
-        "leaves the label out of the sum.",
+        "A confident and correct prediction",
+        "The usual form subtracts the label's logit from a log-sum-exp that rounds to "
+        "the same number, so the loss and the gradient vanish. jaxloss leaves the "
+        "label out of the sum.",
         "math.log1p(math.exp(-20) + math.exp(-20.5) + math.exp(-19.75))",
         "jl.softmax_cross_entropy_with_integer_labels([20, 0, -0.5, 0.25], 0)",
         "optax.softmax_cross_entropy_with_integer_labels("
@@ -67,7 +67,7 @@ CASES = [
     ),
     Case(
         "An impossible class under a label of 0",
-        "A logit of -inf is how a class is masked. 0 · ∞ is 0 here.",
+        "A logit of -inf masks a class. The product 0 · ∞ is 0 here.",
         "math.log(2)",
         "jl.softmax_cross_entropy([0, 0, -jnp.inf], [1, 0, 0])",
         "optax.softmax_cross_entropy(jnp.array([0, 0, -jnp.inf]), jnp.array([1, 0, "
@@ -78,7 +78,7 @@ CASES = [
     ),
     Case(
         "The same in forward mode",
-        "optax's safe variant mends the value and the reverse mode alone.",
+        "optax's safe variant is right for the value and in reverse mode only.",
         "0.5",
         "jax.jvp(lambda x: jl.safe_softmax_cross_entropy(x, [0., 1, 0]), "
         "(jnp.array([0, 0, -jnp.inf]),), (jnp.array([1., 0, 0]),))[1]",
@@ -87,7 +87,7 @@ CASES = [
     ),
     Case(
         "A certain negative",
-        "A logit of -inf and the label 0: nothing is wrong, and nothing is lost.",
+        "With a logit of -inf and the label 0 the prediction is right: the loss is 0.",
         "0.0",
         "jl.sigmoid_binary_cross_entropy(-jnp.inf, 0)",
         "optax.sigmoid_binary_cross_entropy(jnp.array(-jnp.inf), 0)",
@@ -105,8 +105,8 @@ CASES = [
     ),
     Case(
         "A small error under log-cosh",
-        "Near 0, log(cosh(e)) is e²/2, of which a difference of terms near log 2 has "
-        "no digit left.",
+        "Near 0, log(cosh(e)) is e²/2, and a difference of terms near log 2 has no "
+        "correct digit of it.",
         "math.log1p(2 * math.sinh(5e-5) ** 2)",
         "jl.log_cosh(1e-4)",
         "optax.log_cosh(jnp.array(1e-4))",
@@ -123,9 +123,9 @@ CASES = [
         "keras.losses.binary_crossentropy(jnp.ones(1), jnp.array([1e-10]))",
     ),
     Case(
-        "The derivative by a target of 0",
-        "t log t has an infinite slope at 0; jaxloss takes 0 for it, so that a target "
-        "that is computed can be trained.",
+        "The derivative with respect to a target of 0",
+        "t log t has an infinite slope at 0; jaxloss takes 0, so that a computed "
+        "target can be trained.",
         "0.0",
         "jax.grad(jl.kl_divergence, 1)(jnp.log(jnp.full(2, 0.5)), jnp.array([1., "
         "0]))[1]",
@@ -134,7 +134,7 @@ CASES = [
     ),
     Case(
         "Nearly parallel vectors",
-        "One minus a cosine that rounds to 1.",
+        "The usual form is one minus a cosine that rounds to 1.",
         "1e-8 / (1 + 1e-8 + math.sqrt(1 + 1e-8))",
         "jl.cosine_distance(jnp.array([1, 1e-4]), jnp.array([1., 0]))",
         "optax.cosine_distance(jnp.array([1, 1e-4]), jnp.array([1., 0]))",
@@ -155,7 +155,7 @@ CASES = [
     ),
     Case(
         "The gradient at a zero vector",
-        "A zero vector has no direction; a gradient of 0 leaves it where it is, NaN "
+        "A zero vector has no direction; a gradient of 0 leaves it in place, and NaN "
         "destroys the whole model.",
         "0.0",
         "jax.grad(jl.cosine_distance)(jnp.zeros(2), jnp.array([1., 0]))[0]",
@@ -163,7 +163,7 @@ CASES = [
     ),
     Case(
         "A triplet in another norm",
-        "Differences of either sign to the power of 3 have to lose their sign first.",
+        "The power of 3 applies to the absolute values of the differences.",
         "1 + 2.0 - 1.0",
         "jl.triplet_margin_loss("
         "jnp.zeros(2), jnp.array([2., 0]), jnp.array([1., 0]), norm_degree=3)",
@@ -173,15 +173,15 @@ CASES = [
         "torch.zeros(2), torch.tensor([2., 0]), torch.tensor([1., 0]), p=3)",
     ),
     Case(
-        "A batch without a pair",
-        "Four examples of four classes: nothing to bring together.",
+        "A batch without a positive pair",
+        "Four examples of four classes have no pair to bring together.",
         "0.0",
         "jl.ntxent(jnp.eye(4), jnp.arange(4))",
         "optax.ntxent(jnp.eye(4), jnp.arange(4))",
     ),
     Case(
-        "A label that is no class",
-        "A wrong label has no loss: what is wanted is NaN, or an error.",
+        "A label out of range",
+        "A label out of range has no loss: NaN or an error is right.",
         "math.nan",
         "jl.softmax_cross_entropy_with_integer_labels([1, 2, 3], -1)",
         "optax.softmax_cross_entropy_with_integer_labels(jnp.array([1., 2, 3]), -1)",
@@ -190,8 +190,8 @@ CASES = [
         "jnp.array(-1), jnp.array([1., 2, 3]), from_logits=True)",
     ),
     Case(
-        "The same under a hinge",
-        "A plausible number is the worst of all answers.",
+        "The same with a hinge loss",
+        "A plausible number hides the mistake.",
         "math.nan",
         "jl.multiclass_hinge_loss([1, 2, 3], 7)",
         "optax.losses.multiclass_hinge_loss(jnp.array([1., 2, 3]), 7)",
@@ -199,7 +199,7 @@ CASES = [
     ),
     Case(
         "Dice of probabilities under jit",
-        "A check of the values inside the loss cannot be traced.",
+        "A check of values in Python cannot be traced by `jit`.",
         "0.0",
         "jax.jit(lambda p: jl.dice_loss(p, p, apply_softmax=False))(jnp.ones((1, 4, "
         "1)))[0]",
