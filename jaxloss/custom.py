@@ -110,6 +110,11 @@ def make_loss(
         )
         if not hasattr(arguments[0], "dtype"):  # a Python number or list is floating
             first = first.astype(jnp.result_type(float))
+        if not jnp.issubdtype(first.dtype, jnp.floating):
+            raise TypeError(
+                f"`arguments[0]` must be floating, got {first.dtype}; convert it with "
+                "`.astype(jnp.float32)`."
+            )
         arguments = (first, *others)
         where = None if where is None else checks.to_mask("where", where)
         weights = None if weights is None else checks.to_array("weights", weights)

@@ -62,7 +62,7 @@ F16, F32, I32 = jnp.float16, jnp.float32, jnp.int32
             ),
             ValueError,
             "`where` must broadcast to the shape of the per-example loss (2,), "
-            "got shape (2, 1).",
+            "got shape (2, 1); drop its last axis with `where[..., 0]`.",
         ),
         (
             lambda: checks.tail(None, jnp.ones(3), "mean", shape=(2,), dtype=F32),

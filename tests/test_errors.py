@@ -80,7 +80,7 @@ def test_no_input_widens_the_first(case):
             lambda x: jl.squared_error(x, jnp.ones((3, 1))),
             ValueError,
             "`targets` must broadcast to the shape of predictions (3,), "
-            "got shape (3, 1).",
+            "got shape (3, 1); drop its last axis with `targets[..., 0]`.",
         ),
         (
             lambda x: jl.huber_loss(x, delta=-1.0),

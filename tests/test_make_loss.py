@@ -427,7 +427,7 @@ def test_wrong_result_of_the_rule_is_named(result, kind, text):
             lambda x: jl.make_loss(two_slopes)(x, x[:, None]),
             ValueError,
             "`arguments[1]` must broadcast to the shape of arguments[0]'s batch (3,), "
-            "got shape (3, 1).",
+            "got shape (3, 1); drop its last axis with `arguments[1][..., 0]`.",
         ),
         (
             lambda x: jl.make_loss(two_slopes, "(c),(c)->()")(x, x[:2]),

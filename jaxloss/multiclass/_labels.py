@@ -15,7 +15,14 @@ def dense_arguments(logits, labels, axis, where, weights, reduction, name="logit
         axis = tuple(range(checks.to_array(name, logits).ndim))
     logits, axes = checks.class_array(name, logits, axis)
     labels = checks.to_array("labels", labels)
-    checks.check_broadcast("labels", labels.shape, name, logits.shape)
+    batch = tuple(n for a, n in enumerate(logits.shape) if a not in axes)
+    way_out = ""
+    if labels.shape == batch and jnp.issubdtype(labels.dtype, jnp.integer):
+        way_out = (
+            "for class indices use `softmax_cross_entropy_with_integer_labels`, "
+            "or pass `jax.nn.one_hot` of them"
+        )
+    checks.check_broadcast("labels", labels.shape, name, logits.shape, way_out)
     dtype = checks.compute_dtype(logits, labels)
     labels = jnp.broadcast_to(labels.astype(dtype), logits.shape)
     logits, examples = mask_classes(

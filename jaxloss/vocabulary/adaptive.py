@@ -367,7 +367,7 @@ def _adaptive_arguments(hidden, parameters, cutoffs):
         hidden, the arrays of the head by name, the same for each cluster, the tuple
         (*cutoffs, classes), and the dtype to compute in.
     """
-    hidden, _ = checks.class_array("hidden", hidden, -1)
+    hidden, _ = checks.class_array("hidden", hidden, -1, "feature")
     parts = [parameters["head"], *parameters["tail"]]
     parts = [
         {name: floating_array("parameters", x, hidden) for name, x in part.items()}

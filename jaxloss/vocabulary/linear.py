@@ -201,6 +201,8 @@ def linear_log_probs(
         logit_softcap: Scalar above 0 that bounds the size of the logits; None for no
             bound.
         temperature: Scalar above 0 that divides the (capped) logits.
+        ignore_index: Examples with this label are excluded: both their numbers are 0.
+        where: Boolean mask; False entries are excluded.
         chunk_size: The largest number of examples whose logits exist at once. None
             takes D / 2, but at least 512 and at most 2,048.
         axis_name: The mesh axis over which the classes are split, inside
@@ -282,13 +284,15 @@ def _check_labels(labels, kernel, axis_name, tail):
 
 def _arguments(hidden, kernel, labels, axis_name):
     """Checks hidden [..., D], kernel [D, C] and labels [...]; finds the loss dtype."""
-    hidden, _ = checks.class_array("hidden", hidden, -1)
+    hidden, _ = checks.class_array("hidden", hidden, -1, "feature")
     kernel = floating_array("kernel", kernel, hidden)
     features = hidden.shape[-1]
     if kernel.ndim != 2 or kernel.shape[0] != features:
+        table = kernel.ndim == 2 and kernel.shape[1] == features
+        end = "; for an embedding table [C, D] pass `kernel.T`." if table else "."
         raise ValueError(
             f"`kernel` must have the shape (features, classes) with the {features} "
-            f"features of `hidden`, got shape {kernel.shape}."
+            f"features of `hidden`, got shape {kernel.shape}{end}"
         )
     labels = label_array(labels, hidden)
     check_split("kernel", kernel, axis_name)

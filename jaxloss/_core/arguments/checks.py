@@ -78,18 +78,35 @@ def compute_dtype(*arrays: jax.Array) -> Any:
 
 
 def check_broadcast(
-    name: str, shape: tuple[int, ...], to: str, to_shape: tuple[int, ...]
+    name: str,
+    shape: tuple[int, ...],
+    to: str,
+    to_shape: tuple[int, ...],
+    way_out: str = "",
 ) -> None:
-    """Raises unless `shape` broadcasts to `to_shape` and leaves it as it is."""
-    fits = len(shape) <= len(to_shape) and all(
+    """Raises unless `shape` broadcasts to `to_shape` and leaves it as it is.
+
+    The message ends with `way_out`, or with how to drop an axis of size 1 where that is
+    all that is wrong.
+    """
+    if _broadcasts(shape, to_shape):
+        return
+    if not way_out and shape[-1:] == (1,) and _broadcasts(shape[:-1], to_shape):
+        way_out = f"drop its last axis with `{name}[..., 0]`"
+    if not way_out and to_shape[-1:] == (1,) and shape == to_shape[:-1]:
+        way_out = f"drop the last axis of {to}, or add one with `{name}[..., None]`"
+    end = f"; {way_out}." if way_out else "."
+    raise ValueError(
+        f"`{name}` must broadcast to the shape of {to} {to_shape}, "
+        f"got shape {shape}{end}"
+    )
+
+
+def _broadcasts(shape, to_shape):
+    return len(shape) <= len(to_shape) and all(
         own in (1, other)
         for own, other in zip(shape[::-1], to_shape[::-1], strict=False)
     )
-    if not fits:
-        raise ValueError(
-            f"`{name}` must broadcast to the shape of {to} {to_shape}, "
-            f"got shape {shape}."
-        )
 
 
 def tail(
@@ -186,7 +203,7 @@ def fits_integer(value: np.ndarray | np.generic) -> bool:
     return bool(value.min() >= bounds.min and value.max() <= bounds.max)
 
 
-def integer_array(name: str, value: ArrayLike) -> jax.Array:
+def integer_array(name: str, value: ArrayLike, way_out: str = "") -> jax.Array:
     """Converts an argument of class indices or lengths to an integer array.
 
     NumPy integers that do not fit JAX's are out of range: they become the smallest one.
@@ -199,7 +216,10 @@ def integer_array(name: str, value: ArrayLike) -> jax.Array:
         value = np.where(fits, value, bounds.min).astype(bounds.dtype)
     array = to_array(name, value)
     if not _is_integer(array):
-        raise TypeError(f"`{name}` must be integer class indices, got {array.dtype}.")
+        end = f"; {way_out}." if way_out else "."
+        raise TypeError(
+            f"`{name}` must be integer class indices, got {array.dtype}{end}"
+        )
     return array
 
 
@@ -220,12 +240,13 @@ def check_integer(name: str, value: Any) -> None:
 
 
 def class_array(
-    name: str, value: ArrayLike, axis: Any
+    name: str, value: ArrayLike, axis: Any, kind: str = "class"
 ) -> tuple[jax.Array, tuple[int, ...]]:
     """Checks floating logits, scores or log-probabilities with a class axis.
 
     Returns:
         The array, in its own precision, and its class axes counted from the front.
+        `kind` is what the axis counts, for the messages.
     """
     array = to_array(name, value)
     if not _is_floating(array):
@@ -236,11 +257,11 @@ def class_array(
             )
         array = array.astype(jnp.result_type(float))
     if not array.ndim:
-        raise ValueError(f"`{name}` must have a class axis, got a scalar.")
+        raise ValueError(f"`{name}` must have a {kind} axis, got a scalar.")
     axes = canonical_axes("axis", axis, array.ndim)
     if math.prod(array.shape[a] for a in axes) == 0:
         raise ValueError(
-            f"`{name}` must have at least one class, got shape {array.shape} with "
+            f"`{name}` must have at least one {kind}, got shape {array.shape} with "
             f"axis={axis}."
         )
     return array, axes

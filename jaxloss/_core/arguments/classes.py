@@ -74,10 +74,11 @@ def integer_arguments(
     ignore_index=None, axis_name=None,
 ):  # fmt: skip
     """Logits, class labels and which examples count, checked and made safe."""
-    labels = checks.integer_array("labels", labels)
     batch = logits.shape[:axis] + logits.shape[axis + 1 :]
+    way_out = _way_out(name, logits.shape, labels, axis)
+    labels = checks.integer_array("labels", labels, way_out)
     checks.check_broadcast(
-        "labels", labels.shape, f"{name} without its class axis", batch
+        "labels", labels.shape, f"{name} without its class axis", batch, way_out
     )
     labels = jnp.broadcast_to(labels, batch)
     logits, examples = mask_classes(
@@ -99,6 +100,19 @@ def integer_arguments(
         "labels", labels, examples.tail.counts(valid), f"in [0, {count})"
     )
     return logits, labels, examples
+
+
+def _way_out(name, shape, labels, axis):
+    """What a message on labels says of the two common mistakes."""
+    found = jnp.shape(labels)
+    if found == shape and shape:
+        return (
+            f"for one-hot labels pass `jnp.argmax(labels, {axis})`, "
+            "for soft ones use `softmax_cross_entropy`"
+        )
+    if name == "logits" and axis != 1 and found == shape[:1] + shape[2:]:
+        return "if the classes are on axis 1, pass `axis=1`"
+    return ""
 
 
 def ignored(labels, ignore_index):
