@@ -41,6 +41,8 @@ def sigmoid_binary_cross_entropy(
     Args:
         logits: Floating, `[...]`, log-odds.
         labels: Real, 0, 1 or a probability between them, broadcastable to `logits`.
+            Others, such as -1, give the value of the formula and raise under
+            `checkify`.
         pos_weight: Factor on the loss of a positive label, broadcastable to `logits`:
             `[C]` for C outputs. The ratio of negative to positive examples balances a
             rare class. None means 1.
@@ -76,7 +78,7 @@ def sigmoid_binary_cross_entropy(
         equation 4.90,
         https://www.microsoft.com/en-us/research/people/cmbishop/prml-book/
     """
-    inputs, tail = checks.elementwise(
+    (x, y, weight, smoothing), tail = checks.elementwise(
         where,
         weights,
         reduction,
@@ -85,7 +87,8 @@ def sigmoid_binary_cross_entropy(
         pos_weight=1.0 if pos_weight is None else pos_weight,
         label_smoothing=label_smoothing,
     )
-    return tail.reduce(_cross_entropy(*inputs))
+    y = checks.check_probability("labels", y, tail)
+    return tail.reduce(_cross_entropy(x, y, weight, smoothing))
 
 
 # Let w be the weight, s the smoothing, q = w ((1 - s) y + s/2) the mass of the smoothed
@@ -186,8 +189,8 @@ def binary_cross_entropy(
     (p, y), tail = checks.elementwise(
         where, weights, reduction, probabilities=probabilities, labels=labels
     )
-    inside = (p >= 0) & (p <= 1)
-    p = checks.check_values("probabilities", p, tail.counts(inside), "in [0, 1]")
+    p = checks.check_probability("probabilities", p, tail)
+    y = checks.check_probability("labels", y, tail)
     return tail.reduce(_probability_cross_entropy(p, y))
 
 

@@ -46,6 +46,8 @@ def sigmoid_focal_loss(
     Args:
         logits: Floating, `[...]`, log-odds.
         labels: Real, 0, 1 or a probability between them, broadcastable to `logits`.
+            Others, such as -1, give the value of the formula and raise under
+            `checkify`.
         alpha: $\alpha$ in [0, 1], broadcastable to `logits`, the weight of label 1.
             None, as in optax, omits the factor.
         gamma: $\gamma \ge 0$, broadcastable to `logits`; a larger gamma reduces the
@@ -90,6 +92,7 @@ def sigmoid_focal_loss(
         gamma=gamma,
         **optional,
     )
+    y = checks.check_probability("labels", y, tail)
     loss = _focal(x, y, gamma)
     for alpha in alphas:
         loss = loss * _alpha_t(alpha, y)

@@ -28,7 +28,10 @@ def dense_arguments(logits, labels, axis, where, weights, reduction, name="logit
     logits, examples = mask_classes(
         logits, axes, where, weights, reduction, dtype, name=name
     )
-    return logits, examples.select(labels), examples
+    labels = examples.select(labels)
+    valid = examples.holds(labels >= 0)
+    labels = checks.check_values("labels", labels, valid, "at least 0")
+    return logits, labels, examples
 
 
 def smooth(labels, label_smoothing, examples):

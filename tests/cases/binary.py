@@ -62,35 +62,40 @@ SIGNS_ONLY = {
     "suspect": {"targets": (0, 0.5)},
 }
 
+# Labels that belong to losses with targets of 1 and -1.
+NO_PROBABILITY = {"labels": (-1.0, 2.0)}
+
 # fmt: off
 CASES = [
     Case(
         jl.sigmoid_binary_cross_entropy, binary_cross_entropy_of_logits,
         {"logits": LOGITS, "labels": SOFT},
-        domain={"labels": UNIT},
+        domain={"labels": UNIT}, suspect=NO_PROBABILITY,
     ),
     Case(
         jl.sigmoid_binary_cross_entropy, binary_cross_entropy_of_logits,
         {"logits": LOGITS, "labels": SOFT},
         {"pos_weight": 2.5, "label_smoothing": 0.1}, variant="weighted and smooth",
         domain={"labels": UNIT, "pos_weight": NON_NEGATIVE, "label_smoothing": UNIT},
+        suspect=NO_PROBABILITY,
     ),
     Case(
         jl.binary_cross_entropy, binary_cross_entropy_of_probabilities,
         {"probabilities": np.array([0.3, 0.9, 0.06, 0.55, 0.97, 0.7]), "labels": SOFT},
         domain={"probabilities": UNIT, "labels": UNIT},
-        invalid={"probabilities": (-0.5, 1.5)},
+        invalid={"probabilities": (-0.5, 1.5)}, suspect=NO_PROBABILITY,
     ),
     Case(
         jl.sigmoid_focal_loss, binary_focal,
         {"logits": LOGITS, "labels": SOFT}, {"gamma": 1.6},
-        domain={"labels": UNIT, "gamma": NON_NEGATIVE},
+        domain={"labels": UNIT, "gamma": NON_NEGATIVE}, suspect=NO_PROBABILITY,
     ),
     Case(
         jl.sigmoid_focal_loss, binary_focal,
         {"logits": LOGITS, "labels": SOFT}, {"gamma": 0.7, "alpha": 0.25},
         variant="balanced",
         domain={"labels": UNIT, "gamma": NON_NEGATIVE, "alpha": UNIT},
+        suspect=NO_PROBABILITY,
     ),
     Case(
         jl.hinge_loss,

@@ -115,18 +115,21 @@ CASES = [
         jl.softmax_cross_entropy, soft_cross_entropy, DENSE,
         class_inputs=("logits", "labels"),
         domain=CROSS_ENTROPY_DOMAIN,
+        suspect={"labels": (-0.5,)},
     ),
     Case(
         jl.softmax_cross_entropy, soft_cross_entropy, DENSE, CROSS_ENTROPY_PARAMETERS,
         variant="all parameters",
         class_inputs=("logits", "labels"), class_parameters=("class_weights",),
         domain=CROSS_ENTROPY_DOMAIN,
+        suspect={"labels": (-0.5,)},
     ),
     Case(
         jl.safe_softmax_cross_entropy, soft_cross_entropy, DENSE,
         CROSS_ENTROPY_PARAMETERS,
         class_inputs=("logits", "labels"), class_parameters=("class_weights",),
         domain=CROSS_ENTROPY_DOMAIN,
+        suspect={"labels": (-0.5,)},
     ),
     Case(
         jl.softmax_cross_entropy_with_integer_labels, integer_cross_entropy, INTEGER,

@@ -303,6 +303,16 @@ def check_values(
     return checked(value, holds, f"`{name}` must be {expected}.")
 
 
+def check_probability(name: str, value: jax.Array, tail: Tail) -> jax.Array:
+    """The value, which raises outside [0, 1] under `checkify` alone.
+
+    A label of 2 or -1 has a formula's value there, not NaN: the select would cost every
+    caller a pass over the labels.
+    """
+    inside = (value >= 0) & (value <= 1)
+    return check_values(name, value, tail.counts(inside), "in [0, 1]")
+
+
 def _is_floating(array: jax.Array) -> bool:
     return jnp.issubdtype(array.dtype, jnp.floating)
 
