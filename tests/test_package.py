@@ -20,7 +20,7 @@ ROOT = Path(__file__).parent.parent
 SOURCES = ROOT / "jaxloss"
 
 FAMILIES = ["regression", "binary", "multiclass", "divergence", "embedding", "ranking"]
-FAMILIES += ["sequence", "segmentation", "vocabulary"]
+FAMILIES += ["sequence", "segmentation", "vocabulary", "custom"]
 
 # What `import jaxloss` may add to `import jax`, in seconds.
 IMPORT_BUDGET = 0.2

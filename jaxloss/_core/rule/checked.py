@@ -1,4 +1,11 @@
-"""Conditions on values, which raise under `jax.experimental.checkify` alone."""
+"""Conditions on values, which raise under `jax.experimental.checkify` alone.
+
+`checkify.debug_check` leaves an effect in every program, and JAX (0.10 to 0.12) can
+neither serialize such a program nor map it over 0 examples. The primitive here passes a
+value through beside the condition, and only checkify looks at the condition. JAX has no
+public way to register a rule with checkify, hence the private table `error_checks`. Let
+all of it go when `debug_check` has no effect, or when checkify takes rules.
+"""
 
 import contextlib
 
@@ -8,12 +15,6 @@ from jax.experimental import checkify
 from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
 
-# `checkify.debug_check` leaves an effect in every program, and JAX (0.10 to 0.12) can
-# neither serialize such a program nor map it over 0 examples. This primitive passes a
-# value through beside the condition, and only checkify looks at the condition. JAX has
-# no public way to register a rule with checkify: hence the private table, which the
-# function below looks for. Let it go when `debug_check` has no effect, or when
-# checkify takes rules.
 _checked_p = Primitive("checked_value")
 
 

@@ -1,4 +1,10 @@
-"""A linear function whose transpose is told to JAX, not derived."""
+"""A linear function whose transpose is told to JAX, not derived.
+
+JAX would derive the transpose of a sweep through chunks as a loop that keeps every
+chunk. `jax.custom_derivatives.linear_call` tells it the transpose, but in JAX 0.10 to
+0.12 it cannot be mapped by `vmap`, nor differentiated by the arrays it closes over. Let
+the primitive here go when it can.
+"""
 
 import functools
 from collections.abc import Callable
@@ -13,9 +19,6 @@ def linear_map(
     push: Callable[..., Any], pull: Callable[..., Any], constants: Any, x: Any
 ) -> Any:
     """push(constants, x), linear in x, whose transpose is pull(constants, ·).
-
-    Unlike `jax.custom_derivatives.linear_call` of JAX 0.10 to 0.12 it can be mapped by
-    `vmap` and differentiated by the constants.
 
     Args:
         push: The function; closes over no traced array.
