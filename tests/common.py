@@ -19,10 +19,31 @@ COTANGENT = np.array([0.62, -1.31, 0.17, 0.94, -0.48, 1.77])
 KEEP = np.array([True, False, True, True, False, True])
 
 
-def each_case(condition: Callable[[Case], Any] = lambda case: True):
-    """Runs a test over the cases that meet a condition."""
+def each_case(condition: Callable[[Case], Any] = lambda case: True, once=False):
+    """Runs a test over the cases that meet a condition.
+
+    Args:
+        condition: Which cases the test is about.
+        once: Whether the quick tier runs one case per loss, of those that meet the
+            condition the one with the most hyperparameters.
+    """
     cases = [case for case in CASES if condition(case)]
-    return pytest.mark.parametrize("case", cases, ids=lambda case: case.id)
+    marks = {case.id: () for case in cases}
+    if once:
+        marks = {case.id: pytest.mark.exhaustive for case in cases}
+        marks |= {case.id: () for case in one_per_loss(cases)}
+    params = [pytest.param(case, id=case.id, marks=marks[case.id]) for case in cases]
+    return pytest.mark.parametrize("case", params)
+
+
+def one_per_loss(cases: list[Case]) -> list[Case]:
+    """Of each loss the case with the most hyperparameters."""
+    richest: dict[str, Case] = {}
+    for case in cases:
+        other = richest.setdefault(case.name, case)
+        if len(case.parameters) > len(other.parameters):
+            richest[case.name] = case
+    return list(richest.values())
 
 
 def has_tail(case: Case) -> bool:

@@ -2,10 +2,12 @@
 
 import contextlib
 import os
+import re
 from collections.abc import Iterator
 
 import jax
 import pytest
+import tier
 
 # No result may rest on an implicit promotion of dtypes or ranks. A test that calls a
 # library which does relaxes it: `with jax.numpy_dtype_promotion("standard")`.
@@ -19,13 +21,52 @@ _WHOLE = "--xla_cpu_parallel_codegen_split_count=1"
 os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {_WHOLE}".strip()
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--exhaustive",
+        action="store_true",
+        help="every variant of every loss, more examples, full optimisation",
+    )
+
+
 def pytest_configure(config: pytest.Config) -> None:
-    """What one process has compiled serves the others, and the next run."""
-    if config.cache is not None:
-        folder = config.cache.mkdir("jax")
-        jax.config.update("jax_compilation_cache_dir", str(folder))
+    tier.EXHAUSTIVE = config.getoption("--exhaustive")
+    config.addinivalue_line("markers", "exhaustive: runs with --exhaustive only")
+    config.addinivalue_line("markers", "optimised: sees the compiler that users have")
+    # What one process has compiled serves the others, and the next run.
+    cache = getattr(config, "cache", None)
+    if cache is not None:
+        jax.config.update("jax_compilation_cache_dir", str(cache.mkdir("jax")))
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
         jax.config.update("jax_persistent_cache_min_entry_size_bytes", 0)
+
+
+def pytest_collection_modifyitems(
+    config: pytest.Config, items: list[pytest.Item]
+) -> None:
+    """The quick tier leaves out what only the exhaustive one runs."""
+    if tier.EXHAUSTIVE:
+        return
+    left_out = [x for x in items if x.get_closest_marker("exhaustive")]
+    if left_out:
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = [x for x in items if not x.get_closest_marker("exhaustive")]
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    """With `pytest -n`, one process runs all tests of a case, which share programs."""
+    if config.getoption("dist") != "load":
+        return None  # what the command line asks for
+    from xdist.scheduler import LoadScopeScheduling
+
+    class ByCase(LoadScopeScheduling):
+        def _split_scope(self, nodeid):
+            # tests/test_masks.py::test_masked_examples...[cpu-huber_loss]
+            case = re.fullmatch(r"tests/test_.*\[cpu-([^\]]+)\]", nodeid)
+            return case[1] if case else nodeid
+
+    return ByCase(config, log)
 
 
 def _devices() -> Iterator[jax.Device]:
@@ -40,6 +81,22 @@ def device(request):
     """Runs a test once on every platform that is present."""
     with jax.default_device(request.param):
         yield request.param
+
+
+@pytest.fixture(autouse=True)
+def _compiler(request):
+    """In the quick tier programs are compiled quickly, but for tests marked otherwise.
+
+    Tests of accuracy, of literal constants and of what a program costs are marked.
+    """
+    parameters = getattr(request.node, "callspec", None)
+    case = parameters and parameters.params.get("case")
+    optimised = request.node.get_closest_marker("optimised")
+    if tier.EXHAUSTIVE or optimised or getattr(case, "optimised", False):
+        yield
+    else:
+        with tier.quick_compiler():
+            yield
 
 
 @pytest.fixture

@@ -11,6 +11,8 @@ from ulp import FLUSHED, HUGE, POWER, TINY, Accuracy, append, near, some, spread
 
 import jaxloss as jl
 
+pytestmark = pytest.mark.optimised
+
 # Where exp(-x) or 1 + exp(-x) reaches its end, besides signs and magnitudes.
 EDGES = near(0.5, 1, 16.6, 17.3, 87.3, 88.7, 103.9, 104)
 SOFT = (0.5, 0.1, 0.9, 1e-6, 0.25, 1 - 1e-6)

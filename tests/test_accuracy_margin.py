@@ -12,6 +12,8 @@ from ulp import ulp
 
 import jaxloss as jl
 
+pytestmark = pytest.mark.optimised
+
 Row = list[Fraction]
 
 CLASSES = 4

@@ -21,6 +21,8 @@ from ulp import FLUSHED, HUGE, POWER, is_rounding, near, spacing, spread, ulp
 
 import jaxloss as jl
 
+pytestmark = pytest.mark.optimised
+
 INF = math.inf
 # Enough for what a class of probability 1 - 1e-38 lacks to 1.
 DIGITS = 100

@@ -11,6 +11,8 @@ from ulp import HUGE, LADDER, POWER, TINY, Accuracy, append, near, pairs, some, 
 
 import jaxloss as jl
 
+pytestmark = pytest.mark.optimised
+
 PAIRS = pairs(np.random.default_rng(0), 30)
 DELTAS = [*near(1, 0.5), *LADDER]
 

@@ -11,6 +11,8 @@ pytest.importorskip("tqdm")
 
 from benchmarks import cases, measure, report
 
+pytestmark = pytest.mark.optimised
+
 
 @pytest.mark.parametrize(
     "name",

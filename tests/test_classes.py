@@ -1,6 +1,7 @@
 """The class axis may stand anywhere, and a mask of the logits' shape drops classes."""
 
 import dataclasses
+import functools
 import inspect
 
 import jax
@@ -8,6 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from common import WEIGHTS, assert_close, cotangent, each_case, weighted
+from programs import measured
+from tier import choose
 
 pytestmark = pytest.mark.usefixtures("device")
 
@@ -24,12 +27,13 @@ def masks_classes(case):
     return case.tail and case.class_inputs
 
 
-@each_case(has_axis)
+@each_case(has_axis, once=True)
 def test_class_axis_may_stand_anywhere(case):
     real, rest = weighted(case)
     ct = cotangent(case)
 
-    def value_and_gradient(real, axis):
+    @functools.partial(jax.jit, static_argnums=2)
+    def value_and_gradient(real, rest, axis):
         value, pull_back = jax.vjp(lambda real: case({**real, **rest}, axis=axis), real)
         # A loss that keeps the class axis keeps it where it was.
         if value.ndim == 2:
@@ -40,13 +44,11 @@ def test_class_axis_may_stand_anywhere(case):
         """The class axis in front."""
         return {n: x.T if n in case.class_inputs else x for n, x in arrays.items()}
 
-    plain = jax.vjp(lambda real: case({**real, **rest}), real)
-    value, gradient = plain[0], plain[1](ct)[0]
-    rest = turn(rest)
-    for axis in (0, -2):
-        turned_value, turned_gradient = value_and_gradient(turn(real), axis)
-        assert_close(turned_value, value)
-        assert_close(turn(turned_gradient), gradient)
+    plain = measured(case, real, rest)["none"]
+    for axis in choose((0,), (0, -2)):
+        value, gradient = value_and_gradient(turn(real), turn(rest), axis)
+        assert_close(value, plain["value"])
+        assert_close(turn(gradient), plain["gradient"])
 
 
 def without(case, arrays, kept):
@@ -64,7 +66,7 @@ def without(case, arrays, kept):
     return left
 
 
-@each_case(masks_classes)
+@each_case(masks_classes, once=True)
 def test_masked_classes_are_as_if_they_had_never_been(case):
     real, rest = weighted(case)
     # No label of the catalogue is the last class; soft labels lose what they gave it.
@@ -94,15 +96,16 @@ def test_masked_classes_are_as_if_they_had_never_been(case):
         none[i] = counting.expected(left)[0] * WEIGHTS[i]
         mass[i] = counting.counted(left)[0] * WEIGHTS[i]
 
-    def value_and_gradient(real):
+    @jax.jit
+    def masked(real, where):
         value, pull_back = jax.vjp(
             lambda real: case({**real, **rest}, where=where), real
         )
-        return value, pull_back(cotangent(case))[0]
+        mean = case({**real, **rest}, where=where, reduction="mean")
+        return mean, value, pull_back(cotangent(case))[0]
 
-    value, gradient = value_and_gradient(real)
+    mean, value, gradient = masked(real, where)
     assert_close(value, np.float32(none))
-    mean = case({**real, **rest}, where=where, reduction="mean")
     assert_close(mean, np.float32(none.sum() / mass.sum()))
     spoiled = {
         n: jnp.where(where, x, jnp.array([np.nan, np.inf, -np.inf, np.nan, np.inf]))
@@ -110,16 +113,18 @@ def test_masked_classes_are_as_if_they_had_never_been(case):
         else x
         for n, x in real.items()
     }
-    assert_close(value_and_gradient(spoiled), (value, gradient))
+    assert_close(masked(spoiled, where), (mean, value, gradient))
     for name in set(case.class_inputs) & gradient.keys():
         assert not np.any(gradient[name][~where]), name
 
     # One mask for all examples, and classes in front.
     row = np.array([True, True, True, True, False])
-    for same in (row[None], np.broadcast_to(row, (6, CLASSES))):
-        value = case({**real, **rest}, where=same)
-        left = {
-            n: x[..., :4] if n in {*case.class_inputs, *case.class_parameters} else x
-            for n, x in arrays.items()
-        }
+    left = {
+        n: x[..., :4] if n in {*case.class_inputs, *case.class_parameters} else x
+        for n, x in arrays.items()
+    }
+    for value in (
+        case({**real, **rest}, where=row[None]),
+        masked(real, np.broadcast_to(row, (6, CLASSES)))[1],
+    ):
         assert_close(value, np.float32(case.expected(left) * WEIGHTS))

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from common import assert_close, cotangent, each_case, has_tail, weighted
+from programs import measured
 
 pytestmark = pytest.mark.usefixtures("device")
 
@@ -13,19 +14,23 @@ def widens(case):
     return case.widens
 
 
-@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
-@each_case(widens)
+@pytest.mark.parametrize(
+    "dtype", ["bfloat16", pytest.param("float16", marks=pytest.mark.exhaustive)]
+)
+@each_case(widens, once=True)
 def test_half_precision_is_rounded_only_on_its_way_in_and_out(case, dtype):
     real, rest = weighted(case)
     half = {name: x.astype(dtype) for name, x in real.items()}
     wide = {name: x.astype(jnp.float32) for name, x in half.items()}
 
+    @jax.jit
     def value_and_gradient(real):
         value, pull_back = jax.vjp(lambda real: case({**real, **rest}), real)
         return value, pull_back(cotangent(case).astype(value.dtype))[0]
 
-    value, gradient = jax.jit(value_and_gradient)(half)
-    expected, slope = jax.jit(value_and_gradient)(wide)
+    value, gradient = value_and_gradient(half)
+    plain = measured(case, wide, rest)["none"]
+    expected, slope = plain["value"], plain["gradient"]
     assert value.dtype == jnp.float32
     assert_close(value, expected)
     for name, x in gradient.items():
@@ -41,7 +46,7 @@ def test_half_precision_is_rounded_only_on_its_way_in_and_out(case, dtype):
         )
 
 
-@each_case()
+@each_case(once=True)
 def test_forward_mode_keeps_the_dtype_of_the_loss(case):
     real, rest = weighted(case)
     half = {name: x.astype(jnp.bfloat16) for name, x in real.items()}
@@ -54,7 +59,7 @@ def test_forward_mode_keeps_the_dtype_of_the_loss(case):
 
 
 @pytest.mark.usefixtures("x64")
-@each_case(widens)
+@each_case(widens, once=True)
 def test_float32_stays_and_one_float64_widens_under_x64(case):
     arrays = case.arrays(jnp.float32)
     assert jax.eval_shape(case, arrays).dtype == jnp.float32
@@ -62,7 +67,7 @@ def test_float32_stays_and_one_float64_widens_under_x64(case):
     assert jax.eval_shape(case, arrays).dtype == jnp.float64
 
 
-@each_case(lambda case: case.tail and case.widens)
+@each_case(lambda case: case.tail and case.widens, once=True)
 def test_reduced_losses_of_half_precision_are_float32(case):
     arrays = case.arrays(jnp.bfloat16)
     for reduction in ("sum", "mean"):
@@ -81,22 +86,32 @@ def test_lists_and_numpy_arrays_are_arrays(case):
         np.testing.assert_array_equal(loss, plain)
 
 
-@each_case(lambda case: len(case.real) > 1)
+@each_case(lambda case: len(case.real) > 1, once=True)
 def test_integers_and_booleans_behind_the_first_count_as_reals(case):
     arrays = case.arrays()
     behind = [name for name in case.real if name != case.lead]
-    whole = {name: jnp.round(arrays[name]).astype(jnp.int32) for name in behind}
+    whole = {name: np.round(arrays[name]).astype(np.int32) for name in behind}
+
+    @jax.jit
+    def losses(arrays, kind):
+        as_reals = {name: x.astype(jnp.float32) for name, x in kind.items()}
+        return case({**arrays, **kind}), case({**arrays, **as_reals})
+
     for kind in (whole, {name: x != 0 for name, x in whole.items()}):
-        expected = case(
-            {**arrays, **{n: x.astype(jnp.float32) for n, x in kind.items()}}
-        )
-        loss = case({**arrays, **kind})
+        loss, expected = losses(arrays, kind)
         assert loss.dtype == expected.dtype
         np.testing.assert_array_equal(loss, expected)
 
 
-@each_case(has_tail)
+@each_case(has_tail, once=True)
 def test_weights_may_be_integers(case):
-    arrays = case.arrays()
-    expected = case(arrays, weights=jnp.float32(3), reduction="none")
-    np.testing.assert_array_equal(case(arrays, weights=3, reduction="none"), expected)
+    @jax.jit
+    def losses(arrays, weights):
+        as_reals = weights.astype(jnp.float32)
+        return [
+            case(arrays, weights=w, reduction="none") for w in (weights, 3, as_reals)
+        ]
+
+    whole, literal, expected = losses(case.arrays(), jnp.int32(3))
+    np.testing.assert_array_equal(whole, expected)
+    np.testing.assert_array_equal(literal, expected)

@@ -8,7 +8,7 @@ from jax import export
 PLATFORMS = ("cpu", "cuda", "rocm", "tpu")
 
 
-@each_case()
+@each_case(once=True)
 def test_value_and_gradient_lower_for_every_platform(case):
     real, rest = weighted(case)
 

@@ -8,13 +8,12 @@ from common import (
     KEEP,
     WEIGHTS,
     assert_close,
-    cotangent,
     each_case,
     has_tail,
     take,
-    tangents,
     weighted,
 )
+from programs import measured
 
 pytestmark = pytest.mark.usefixtures("device")
 
@@ -38,22 +37,6 @@ def spoil(case, real, rest, keep):
 @each_case(has_tail)
 def test_masked_examples_are_as_if_they_had_never_been(case):
     real, rest = weighted(case)
-    direction = tangents(real)
-
-    @jax.jit
-    def measured(real, rest, where):
-        """All that a masked entry could spoil."""
-        found = {}
-        for reduction in REDUCTIONS:
-
-            def loss(real, reduction=reduction):
-                return case({**real, **rest}, where=where, reduction=reduction)
-
-            ct = cotangent(case) if reduction == "none" else jnp.float32(0.7)
-            value, pull_back = jax.vjp(loss, real)
-            tangent = jax.jvp(loss, (real,), (direction,))[1]
-            found[reduction] = value, pull_back(ct)[0], tangent
-        return found
 
     def expect(keep, weights):
         """By the definition, from the examples that are left."""
@@ -69,69 +52,73 @@ def test_masked_examples_are_as_if_they_had_never_been(case):
     everyone = np.ones(6, bool)
     plain = case({**take(case, real, slice(None)), **rest, "weights": None})
     for weights in (np.ones(6), WEIGHTS):
-        found = measured({**ones, "weights": jnp.float32(weights)}, rest, everyone)
-        values = {reduction: found[reduction][0] for reduction in REDUCTIONS}
+        found = measured(case, {**ones, "weights": jnp.float32(weights)}, rest)
+        values = {reduction: found[reduction]["value"] for reduction in REDUCTIONS}
         expected = expect(everyone, weights)
         assert_close(values, {n: np.float32(x) for n, x in expected.items()})
         if (weights == 1).all():
             assert_close(values["none"], plain)
 
-    clean = measured(real, rest, KEEP)
-    values = {reduction: clean[reduction][0] for reduction in REDUCTIONS}
+    clean = measured(case, real, rest, KEEP)
+    values = {reduction: clean[reduction]["value"] for reduction in REDUCTIONS}
     expected = expect(KEEP, WEIGHTS)
     assert_close(values, {n: np.float32(x) for n, x in expected.items()})
-    for _, gradient, _ in clean.values():
+    for result in clean.values():
+        gradient = result["gradient"]
         for name in {*case.inputs, "weights"} & gradient.keys():
             assert not np.any(gradient[name][~KEEP]), name
-    spoiled = measured(*spoil(case, real, rest, KEEP), KEEP)
+    spoiled = measured(case, *spoil(case, real, rest, KEEP), KEEP)
     jax.tree.map(np.testing.assert_array_equal, spoiled, clean)
 
     # Nothing counts: the losses are 0, and so is every derivative.
     nobody = np.zeros(6, bool)
-    nothing = measured(*spoil(case, real, rest, nobody), nobody)
+    nothing = measured(case, *spoil(case, real, rest, nobody), nobody)
     for leaf in jax.tree.leaves(nothing):
         assert not np.any(leaf)
-    value, gradient, _ = measured({**real, "weights": jnp.zeros(6)}, rest, everyone)[
-        "mean"
-    ]
-    assert not np.any(value)
-    for leaf in jax.tree.leaves(gradient):
+    weightless = measured(case, {**real, "weights": jnp.zeros(6)}, rest)["mean"]
+    for leaf in jax.tree.leaves((weightless["value"], weightless["gradient"])):
         assert not np.any(leaf)
 
 
-@each_case(has_tail)
+@each_case(has_tail, once=True)
 def test_an_empty_batch_has_sum_and_mean_zero(case):
     real, rest = weighted(case)
     real, rest = take(case, real, slice(0)), take(case, rest, slice(0))
 
     @jax.jit
-    def measured(real):
+    def program(real):
         def loss(real, reduction):
             return case({**real, **rest}, reduction=reduction)
 
         reduced = [jax.value_and_grad(loss)(real, kind) for kind in ("sum", "mean")]
         return loss(real, "none"), reduced
 
-    none, reduced = measured(real)
+    none, reduced = program(real)
     assert none.shape == (0,)
     for leaf in jax.tree.leaves(reduced):
         assert not np.any(leaf)
 
 
-@each_case(has_tail)
+@each_case(lambda case: case.tail and case.independent, once=True)
 def test_masks_and_weights_broadcast(case):
     """A mask of one example's shape, a single weight, and lists."""
     arrays = {
         name: jnp.stack([x, x[::-1]]) if name in case.inputs else x
         for name, x in case.arrays().items()
     }
-    if not case.independent:
-        pytest.skip("one batch axis only")
-    plain = case(arrays)
+
+    @jax.jit
+    def losses(arrays):
+        return (
+            case(arrays),
+            case(arrays, where=KEEP.tolist(), weights=WEIGHTS.tolist()),
+            case(arrays, where=np.array([[True], [False]]), weights=np.float32(0.7)),
+            case(arrays, where=False, weights=2),
+        )
+
+    plain, kept, rows, nothing = losses(arrays)
     assert plain.shape == (2, 6)
-    kept = case(arrays, where=KEEP.tolist(), weights=WEIGHTS.tolist())
     np.testing.assert_allclose(kept, plain * (KEEP * WEIGHTS)[None], rtol=1e-6)
-    rows = case(arrays, where=np.array([[True], [False]]), weights=np.float32(0.7))
     np.testing.assert_allclose(rows[0], 0.7 * plain[0], rtol=1e-6)
     assert not np.any(rows[1])
-    assert not np.any(case(arrays, where=False, weights=2))
+    assert not np.any(nothing)

@@ -1,11 +1,14 @@
 """Impossible classes, labels that do not exist, and the checks that a user turns on."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from common import KEEP, WEIGHTS, assert_close, each_case, tangents, weighted
 from jax.experimental import checkify
+from programs import measured
 
 import jaxloss as jl
 
@@ -32,14 +35,11 @@ def test_invalid_value_makes_its_own_example_nan(case):
     others = np.array([0, 2, 3, 4, 5])
     clean, rest = weighted(case)
 
-    @jax.jit
     def value_and_gradient(real, rest):
-        def total(real):
-            losses = case({**real, **rest})
-            return jnp.sum(losses[others]), losses
-
-        (_, losses), gradient = jax.value_and_grad(total, has_aux=True)(real)
-        return losses, gradient
+        ct = np.zeros(case.expected(case.values).shape, np.float32)
+        ct[others] = 1
+        found = measured(case, real, rest, ct=ct)["none"]
+        return found["value"], found["gradient"]
 
     plain, slope = value_and_gradient(clean, rest)
     for name, values in case.invalid.items():
@@ -52,11 +52,15 @@ def test_invalid_value_makes_its_own_example_nan(case):
                 assert_close(gradient[n][others], slope[n][others])
 
 
-@each_case(lambda case: case.invalid or case.suspect)
+@each_case(lambda case: case.invalid or case.suspect, once=True)
 def test_checkify_names_the_argument(case):
-    def message(arrays, **tail):
-        error, _ = checkify.checkify(lambda arrays: case(arrays, **tail))(arrays)
-        return error.get()
+    @functools.partial(jax.jit, static_argnums=1)
+    def checked(arrays, masked):
+        tail = {"where": KEEP} if masked else {}
+        return checkify.checkify(lambda arrays: case(arrays, **tail))(arrays)
+
+    def message(arrays, masked=False):
+        return checked(arrays, masked)[0].get()
 
     assert message({n: x for part in weighted(case) for n, x in part.items()}) is None
     for field in (case.invalid, case.suspect):
@@ -66,7 +70,7 @@ def test_checkify_names_the_argument(case):
                 assert f"`{name}` must be" in message({**real, **rest})
                 # The second example is masked.
                 if case.tail:
-                    assert message({**real, **rest}, where=KEEP) is None
+                    assert message({**real, **rest}, masked=True) is None
 
 
 def impossible(case):
@@ -76,18 +80,17 @@ def impossible(case):
     return case.class_inputs[:1] == ("logits",) and soft is not None and not smooth
 
 
-@each_case(impossible)
+@each_case(impossible, once=True)
 def test_impossible_class_has_no_gradient(case):
     real, rest = weighted(case)
     real["logits"] = real["logits"].at[:, 4].set(-jnp.inf)
     if "labels" in real:
         real["labels"] = real["labels"].at[:, 4].set(0)
-    check_no_nan(case, real, rest)
-    gradient = jax.grad(lambda real: jnp.sum(case({**real, **rest})))(real)
+    gradient = check_no_nan(case, real, rest)
     assert not np.any(gradient["logits"][:, 4])
 
 
-@each_case(impossible)
+@each_case(impossible, once=True)
 def test_impossible_label_has_no_nan(case):
     real, rest = weighted(case)
     labels = np.asarray({**real, **rest}["labels"][1])
@@ -111,30 +114,38 @@ def test_certain_logits_have_no_nan(case):
     check_no_nan(case, real, rest)
 
 
+@functools.cache
+def value_and_derivatives(case):
+    @jax.jit
+    def run(real, rest, direction):
+        def loss(real):
+            return case({**real, **rest})
+
+        value, pull_back = jax.vjp(loss, real)
+        # What all examples share takes the sum of their slopes: of inf and -inf, NaN.
+        # So the tangents are of one argument at a time.
+        tangent = {
+            n: jax.jvp(lambda x, n=n: loss({**real, n: x}), (real[n],), (direction[n],))
+            for n in real
+        }
+        return value, pull_back(jnp.ones_like(value))[0], tangent
+
+    return run
+
+
 def check_no_nan(case, real, rest):
-    """The value is the definition's, and no derivative is NaN."""
-    direction = tangents(real)
-
-    def loss(real):
-        return case({**real, **rest})
-
-    def slope(real):
-        return jax.grad(lambda real: jnp.sum(loss(real)))(real)
-
+    """The value is the definition's, and no derivative is NaN; the gradient."""
     expected = case.expected(
         {n: x for n, x in {**real, **rest}.items() if n != "weights"}
     )
     assert not np.isnan(expected).any()
-    assert_close(loss(real), np.float32(expected * WEIGHTS))
-    # What all examples share takes the sum of their slopes: of inf and -inf, NaN.
-    own = {n: x for n, x in slope(real).items() if n in {*case.inputs, "weights"}}
-    # One argument at a time, for the same reason.
-    tangent = {
-        n: jax.jvp(lambda x, n=n: loss({**real, n: x}), (real[n],), (direction[n],))[1]
-        for n in real
-    }
+    run = value_and_derivatives(case)
+    value, gradient, tangent = run(real, rest, tangents(real))
+    assert_close(value, np.float32(expected * WEIGHTS))
+    own = {n: x for n, x in gradient.items() if n in {*case.inputs, "weights"}}
     for leaf in jax.tree.leaves((own, tangent)):
         assert not np.isnan(leaf).any()
+    return gradient
 
 
 FLAT = [0, 0]  # by the scores and by the targets
@@ -179,19 +190,9 @@ def test_infinite_inputs_have_the_limits(loss, arguments, value, slopes):
 
 @each_case()
 def test_debug_nans_finds_nothing_to_report(case):
-    real, rest = weighted(case)
-    tail = {"where": KEEP, "reduction": "mean"} if case.tail else {}
-
-    @jax.jit
-    def step(real):
-        return jax.value_and_grad(lambda real: jnp.sum(case({**real, **rest}, **tail)))(
-            real
-        )
-
     with jax.debug_nans(True):
-        value, gradient = step(real)
-    assert np.isfinite(value)
-    assert all(np.isfinite(slope).all() for slope in gradient.values())
+        found = measured(case, *weighted(case), KEEP)
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(found))
 
 
 @pytest.mark.parametrize(
@@ -220,11 +221,5 @@ def test_nan_under_a_mask_passes_debug_nans(case):
     real, rest = weighted(case)
     spoiled = {**real, case.lead: real[case.lead].at[1].set(jnp.nan)}
 
-    @jax.jit
-    def step(real):
-        return jax.value_and_grad(
-            lambda real: case({**real, **rest}, where=KEEP, reduction="mean")
-        )(real)
-
     with jax.debug_nans(True):
-        step(spoiled)
+        measured(case, spoiled, rest, KEEP)

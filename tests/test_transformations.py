@@ -8,7 +8,17 @@ import jax.extend as jex
 import jax.numpy as jnp
 import pytest
 from catalog import CASES
-from common import assert_close, cotangent, each_case, take, tangents, weighted
+from common import (
+    assert_close,
+    cotangent,
+    each_case,
+    one_per_loss,
+    take,
+    tangents,
+    weighted,
+)
+from programs import folded, measured
+from tier import EXHAUSTIVE, choose
 
 pytestmark = pytest.mark.usefixtures("device")
 
@@ -36,26 +46,18 @@ def per_example(case, real, rest):
     return single, axes, gather
 
 
-@each_case()
+@each_case(once=True)
 def test_transformed_equals_plain(case):
     real, rest = weighted(case)
     ct = cotangent(case)
     direction = tangents(real)
-    traces = []
 
     @jax.jit
     def transformed(real, rest, ct, direction):
-        traces.append(case)
-
         def loss(real):
             return case({**real, **rest})
 
-        value, linear = jax.linearize(loss, real)
-        results = {
-            "jit": value_and_gradient(loss, real, ct),
-            "checkpoint": value_and_gradient(jax.checkpoint(loss), real, ct),
-            "linearize": (value, jax.linear_transpose(linear, real)(ct)[0]),
-        }
+        results = {"checkpoint": value_and_gradient(jax.checkpoint(loss), real, ct)}
         if case.independent:
             single, axes, gather = per_example(case, real, rest)
             mapped = jax.vmap(single, in_axes=(*axes, 0))
@@ -66,46 +68,40 @@ def test_transformed_equals_plain(case):
                 return None, single(pick(real), pick(rest), ct[i])
 
             results["scan"] = gather(jax.lax.scan(step, None, jnp.arange(6))[1])
-        return results, (linear(direction), jax.jvp(loss, (real,), (direction,))[1])
+        return results, jax.jvp(loss, (real,), (direction,))[1]
 
-    plain = value, gradient = value_and_gradient(
-        lambda real: case({**real, **rest}), real, ct
-    )
-    results, (linear_tangent, tangent) = transformed(real, rest, ct, direction)
+    plain = value_and_gradient(lambda real: case({**real, **rest}), real, ct)
+    results, tangent = transformed(real, rest, ct, direction)
+    linearized = measured(case, real, rest)["none"]
+    results["linearize"] = linearized["value"], linearized["gradient"]
     for name, result in results.items():
         assert_close({name: result}, {name: plain})
-    assert_close(linear_tangent, tangent)
-
+    assert_close(linearized["tangent"], tangent)
     # What a training step hands to the next one is traced as what it was given.
-    moved = jax.tree.map(
-        lambda x, slope: x - slope * slope.dtype.type(1e-3), real, gradient
-    )
-    transformed(moved, rest, results["jit"][0], results["jit"][1])
-    transformed(moved, rest, value, gradient)
-    assert len(traces) == 1
+    for value, gradient in (*results.values(), plain):
+        assert jax.typeof(value) == jax.typeof(ct)
+        assert jax.tree.map(jax.typeof, gradient) == jax.tree.map(jax.typeof, real)
 
 
-@each_case(lambda case: case.independent)
+@each_case(lambda case: case.independent, once=True)
 def test_batch_axes_are_free(case):
     real, rest = weighted(case)
+    arrays = {**real, **rest}
     batched = {*case.inputs, "weights"}
-
-    def fold(arrays):
-        folded = {
-            n: x.reshape(2, 3, *x.shape[1:]) for n, x in arrays.items() if n in batched
-        }
-        return {**arrays, **folded}
-
-    @jax.jit
-    def losses(arrays):
-        return case(arrays), case(fold(arrays)), case(take(case, arrays, 5))
-
-    expected, folded, last = losses({**real, **rest})
-    assert_close(folded.reshape(expected.shape), expected)
-    assert_close(last, expected[5])
+    fold = {
+        n: x.reshape(2, 3, *x.shape[1:]) if n in batched else x
+        for n, x in arrays.items()
+    }
+    expected = measured(case, real, rest)["none"]["value"]
+    assert_close(folded(case)(fold).reshape(expected.shape), expected)
+    # One example without any batch axis.
+    assert_close(case(take(case, arrays, 5)), expected[5])
 
 
-def test_threads_trace_alike():
+@pytest.mark.parametrize("threads", choose((2,), (4,)))
+def test_threads_trace_alike(threads):
+    cases = choose(one_per_loss(CASES), CASES)
+
     def traced(order):
         return {case.id: trace(case) for case in order}
 
@@ -120,12 +116,15 @@ def test_threads_trace_alike():
     def programs(traced):
         return {name: list(equations(x.jaxpr)) for name, x in traced.items()}
 
-    alone = programs(traced(CASES))
     jax.clear_caches()
-    orders = [CASES, CASES[::-1], CASES[1::2] + CASES[::2], CASES[::2] + CASES[1::2]]
-    with ThreadPoolExecutor(4) as pool:
-        for together in pool.map(traced, orders):
-            assert programs(together) == alone
+    orders = [cases, cases[::-1], cases[1::2] + cases[::2], cases[::2] + cases[1::2]]
+    with ThreadPoolExecutor(threads) as pool:
+        first, *others = map(programs, pool.map(traced, orders[:threads]))
+    for other in others:
+        assert other == first
+    if EXHAUSTIVE:
+        jax.clear_caches()
+        assert programs(traced(cases)) == first
 
 
 def equations(jaxpr):

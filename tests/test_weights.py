@@ -4,7 +4,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from common import assert_close, cotangent, each_case, tangents, weighted
+from common import assert_close, each_case, weighted
+from programs import measured
 
 pytestmark = pytest.mark.usefixtures("device")
 
@@ -14,32 +15,11 @@ REAL_GARBAGE = (0.0, 1.0, 200.0, -200.0, 1e30, np.inf, -np.inf, np.nan)
 INTEGER_GARBAGE = (-1, -100, 10**6)
 
 
-def measured(case, real, rest):
-    """Value, gradient and tangent of the losses and of their mean."""
-    direction = tangents(real)
-    found = {}
-    for reduction in ("none", "mean"):
-
-        def loss(real, reduction=reduction):
-            return case({**real, **rest}, reduction=reduction)
-
-        value, pull_back = jax.vjp(loss, real)
-        ct = cotangent(case) if value.ndim else jnp.float32(0.7)
-        tangent = jax.jvp(loss, (real,), (direction,))[1]
-        found[reduction] = {
-            "value": value,
-            "gradient": pull_back(ct.astype(value.dtype))[0],
-            "tangent": tangent,
-        }
-    return found
-
-
 @each_case(lambda case: case.tail and case.independent)
 def test_weight_of_zero_drops_whatever_the_example_holds(case):
     real, rest = weighted(case)
     real["weights"] = real["weights"].at[DROPPED].set(0)
-    program = jax.jit(lambda real, rest: measured(case, real, rest))
-    clean = program(real, rest)
+    clean = measured(case, real, rest)
     for name in case.inputs:
         part, garbage = (
             (real, REAL_GARBAGE) if name in real else (rest, INTEGER_GARBAGE)
@@ -47,7 +27,7 @@ def test_weight_of_zero_drops_whatever_the_example_holds(case):
         for value in garbage:
             spoiled = {**part, name: part[name].at[DROPPED].set(value)}
             arguments = (spoiled, rest) if name in real else (real, spoiled)
-            found = program(*arguments)
+            found = measured(case, *arguments)
             for reduction, result in found.items():
                 where = f"{name} = {value}, {reduction}"
                 gradient = result["gradient"]
@@ -69,7 +49,7 @@ def test_weight_of_zero_drops_whatever_the_example_holds(case):
                     assert_close(tangent[others], expected["tangent"][others])
 
 
-@each_case(lambda case: case.tail and case.independent)
+@each_case(lambda case: case.tail and case.independent, once=True)
 def test_a_weight_that_starts_at_zero_can_be_trained(case):
     """The derivatives by weight, and by weight and input, are those of the loss."""
     real, rest = weighted(case)

@@ -231,18 +231,19 @@ CASES = [
         adaptive, adaptive_cross_entropy,
         {"hidden": HIDDEN, "labels": RARE_LABELS}, ADAPTIVE, EXACT,
         name="adaptive_softmax_cross_entropy",
-        core={"hidden": 1}, invalid={"labels": (-1, 7)},
+        core={"hidden": 1}, invalid={"labels": (-1, 7)}, optimised=True,
     ),
     Case(
         the_adaptive_log_probs, adaptive_log_probs, {"hidden": HIDDEN}, ADAPTIVE,
         name="adaptive_softmax_log_probs", core={"hidden": 1}, tail=False,
+        optimised=True,
     ),
     Case(
         the_predicted, best_log_prob, {"hidden": HIDDEN}, ADAPTIVE,
-        name="adaptive_softmax_predict", core={"hidden": 1}, tail=False,
+        name="adaptive_softmax_predict", core={"hidden": 1}, tail=False, optimised=True,
     ),
     Case(
         the_initial_log_probs, initial_log_probs, {"hidden": HIDDEN},
-        name="init_adaptive_softmax", core={"hidden": 1}, tail=False,
+        name="init_adaptive_softmax", core={"hidden": 1}, tail=False, optimised=True,
     ),
 ]  # fmt: skip

@@ -1,0 +1,55 @@
+"""The two tiers of the suite, and how hard XLA's compiler tries in each.
+
+The quick tier is the default: every loss passes every rule once. `--exhaustive` adds
+the second variants of each loss, third derivatives, every mesh, more random examples,
+dense ladders of magnitudes, and compiles all programs with full optimisation.
+"""
+
+import contextlib
+from typing import TypeVar
+
+import jax
+from jax._src import compiler
+
+T = TypeVar("T")
+
+# `conftest.py` sets it before a module of tests is imported.
+EXHAUSTIVE = False
+
+# Most of the suite's time went into LLVM's optimisation of programs that run once on
+# six examples. With these options XLA's own passes, which rewrite, fold and fuse, still
+# run.
+_QUICK = {
+    "xla_backend_optimization_level": 0,
+    "xla_llvm_disable_expensive_passes": True,
+}
+if jax.__version_info__ < (0, 11):  # a later XLA has no other emitters
+    _QUICK["xla_cpu_use_fusion_emitters"] = False
+
+# A part of the keys of JAX's caches: no program of one kind serves for the other.
+_effort = jax.make_user_context("full")
+
+
+def choose(quick: T, exhaustive: T) -> T:
+    """The number of examples, say, of this run's tier."""
+    return exhaustive if EXHAUSTIVE else quick
+
+
+def quick_compiler() -> contextlib.AbstractContextManager:
+    """Programs that are compiled within it have `_QUICK`, those of eager calls too."""
+    return _effort("quick")
+
+
+# JAX has options for a single `jit` and for the whole process, none for a test.
+_get_compile_options = compiler.get_compile_options
+
+
+def _with_effort(*args, env_options_overrides=None, **kwargs):
+    if _effort.value == "quick":
+        env_options_overrides = {**_QUICK, **(env_options_overrides or {})}
+    return _get_compile_options(
+        *args, env_options_overrides=env_options_overrides, **kwargs
+    )
+
+
+compiler.get_compile_options = _with_effort
