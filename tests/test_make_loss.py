@@ -93,6 +93,31 @@ def test_second_order_differentiates_the_gradient_of_the_rule(total, second):
     assert second(total)(X).tolist() == (20 * np.eye(3)).tolist()
 
 
+@pytest.mark.parametrize(
+    "second",
+    [
+        jax.hessian,
+        lambda f: jax.jacfwd(jax.jacfwd(f)),
+        lambda f: jax.jacrev(jax.jacrev(f)),
+    ],
+)
+def test_value_that_a_scan_keeps_is_differentiated_by_the_rule_too(second):
+    """Of a square the gradient has the value as a factor: 2 l g, with l = x², g = 20 x.
+
+    The second derivative is 2 g² + 2 l g' = 840 x²; a value that had lost its rule in
+    the loop, as JAX 0.10 would have it, would give 2 g (2 x) + 2 l g' = 120 x².
+    """
+    loss = jl.make_loss(steep)
+
+    def squares(x):
+        return jax.lax.scan(lambda total, one: (total + loss(one) ** 2, None), 0.0, x)[
+            0
+        ]
+
+    assert jax.grad(squares)(X).tolist() == [0, 40, 320]
+    assert second(squares)(X).tolist() == np.diag([0, 840, 3360]).tolist()
+
+
 def test_each_argument_has_its_own_gradient():
     x, y = jnp.array([1.0, 2.0]), jnp.array([-3.0, 4.0])
     loss = jl.make_loss(two_slopes)
