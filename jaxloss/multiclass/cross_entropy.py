@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import jax
 import jax.numpy as jnp
-from jax.typing import ArrayLike
 
 from jaxloss._core.arguments import checks
 from jaxloss._core.arguments.checks import between
@@ -16,13 +15,14 @@ from jaxloss._core.arguments.classes import (
 )
 from jaxloss._core.arguments.public import public
 from jaxloss._core.arguments.tail import Reduction
+from jaxloss._core.arguments.types import ArrayLike
 from jaxloss._core.devices import check_split
 from jaxloss._core.numerics.exact import zero_safe_product
+from jaxloss._core.soft_labels import soft_cross_entropy
 from jaxloss._core.softmax import (
     at_label,
     is_class,
     log_sum_exp,
-    soft_cross_entropy,
     surprisal,
     widen,
 )

@@ -6,11 +6,11 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
-from jax.typing import ArrayLike
 
 from jaxloss._core.arguments import checks
 from jaxloss._core.arguments.public import public
 from jaxloss._core.arguments.tail import Reduction
+from jaxloss._core.arguments.types import ArrayLike
 from jaxloss._core.devices import whole
 from jaxloss._core.numerics.exact import two_difference, zero_safe_product
 from jaxloss._core.numerics.functions import relu

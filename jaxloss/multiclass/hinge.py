@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import jax
 import jax.numpy as jnp
-from jax.typing import ArrayLike
 
 from jaxloss._core.arguments import checks
 from jaxloss._core.arguments.classes import class_weight_array, weight_of_label
 from jaxloss._core.arguments.public import public
 from jaxloss._core.arguments.tail import Reduction
+from jaxloss._core.arguments.types import ArrayLike
 from jaxloss._core.numerics.exact import two_difference, zero_safe_product
 from jaxloss._core.numerics.functions import relu
 from jaxloss._core.softmax import at_label

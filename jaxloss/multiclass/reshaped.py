@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import jax
 import jax.numpy as jnp
-from jax.typing import ArrayLike
 
 from jaxloss._core.arguments import checks
 from jaxloss._core.arguments.checks import Interval, at_least, between
@@ -15,6 +14,7 @@ from jaxloss._core.arguments.classes import (
 )
 from jaxloss._core.arguments.public import public
 from jaxloss._core.arguments.tail import Reduction
+from jaxloss._core.arguments.types import ArrayLike
 from jaxloss._core.numerics.exact import zero_safe_product
 from jaxloss._core.numerics.functions import (
     accurate_expm1,
@@ -22,13 +22,12 @@ from jaxloss._core.numerics.functions import (
     expm1_ratio_slope,
 )
 from jaxloss._core.rule.analytic import pointwise
+from jaxloss._core.soft_labels import soft_cross_entropy, weighted_miss
 from jaxloss._core.softmax import (
     at_label,
     is_class,
-    soft_cross_entropy,
     surprisal,
     surprisals,
-    weighted_miss,
     widen,
 )
 from jaxloss.multiclass._labels import dense_arguments, is_zero, smooth

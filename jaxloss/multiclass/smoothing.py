@@ -6,11 +6,11 @@ import math
 
 import jax
 import jax.numpy as jnp
-from jax.typing import ArrayLike
 
 from jaxloss._core.arguments import checks
 from jaxloss._core.arguments.checks import between
 from jaxloss._core.arguments.public import public
+from jaxloss._core.arguments.types import ArrayLike
 
 
 @public(alpha=between(0, 1))

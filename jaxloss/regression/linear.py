@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import jax
 import jax.numpy as jnp
-from jax.typing import ArrayLike
 
 from jaxloss._core.arguments.checks import at_least, between
 from jaxloss._core.arguments.public import public
 from jaxloss._core.arguments.tail import Reduction
+from jaxloss._core.arguments.types import ArrayLike
 from jaxloss._core.numerics.exact import direction, distance_beyond, times_difference
 from jaxloss._core.rule.analytic import pointwise
 from jaxloss.regression._inputs import arguments

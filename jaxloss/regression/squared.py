@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import jax
-from jax.typing import ArrayLike
 
 from jaxloss._core.arguments.public import public
 from jaxloss._core.arguments.tail import Reduction
+from jaxloss._core.arguments.types import ArrayLike
 from jaxloss.regression._inputs import errors
 
 

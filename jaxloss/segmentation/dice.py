@@ -6,12 +6,12 @@ from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
-from jax.typing import ArrayLike
 
 from jaxloss._core.arguments import checks
 from jaxloss._core.arguments.checks import at_least
 from jaxloss._core.arguments.public import public
 from jaxloss._core.arguments.tail import Reduction, weigh
+from jaxloss._core.arguments.types import ArrayLike
 from jaxloss.segmentation._regions import reduce_classes, to_pixels, tversky_per_class
 
 

@@ -105,7 +105,7 @@ def _cross_entropy(x, own, shared, fixed, keep, axis_name):
     x = logits(x, shared)
     labels, valid = clip_labels(x, fixed.labels, axis_name)
     top = available_after(pick(x, labels, **axis), maximum(x, **axis))
-    alpha, gap_sum = shared.label_smoothing, None
+    alpha, gap_sum = shared.label_smoothing, jnp.zeros((), x.dtype)
     if alpha is not None:
         gap_sum = sum_over_devices(_gap_sum(x, top, shared), axis_name)
         top = available_after(gap_sum, top)

@@ -11,11 +11,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax.lax import PrecisionLike
-from jax.typing import ArrayLike
 
 from jaxloss._core.arguments import checks
 from jaxloss._core.arguments.public import public
 from jaxloss._core.arguments.tail import Reduction
+from jaxloss._core.arguments.types import ArrayLike
 from jaxloss._core.softmax import surprisals
 from jaxloss._core.sweeps.rows import Operands, map_rows_to_any
 from jaxloss.vocabulary._layer import (
@@ -108,11 +108,8 @@ def adaptive_softmax_cross_entropy(
     hidden = mask_rows(hidden, tail)
     if tail.keep is not None:
         labels = jnp.where(tail.keep, labels, 0)
-    classes = bounds[-1]
-    valid = (labels >= 0) & (labels < classes)
-    labels = checks.check_values(
-        "labels", labels, tail.counts(valid), f"in [0, {classes})"
-    )
+    valid = tail.counts((labels >= 0) & (labels < bounds[-1]))
+    labels = checks.check_values("labels", labels, valid, f"in [0, {bounds[-1]})")
 
     at_head, loss = labels, 0
     parts = zip(clusters, pairwise(bounds), strict=True)

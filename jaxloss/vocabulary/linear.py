@@ -5,13 +5,13 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 from jax.lax import PrecisionLike
-from jax.typing import ArrayLike
 
 from jaxloss._core.arguments import checks
 from jaxloss._core.arguments.checks import above, between
 from jaxloss._core.arguments.classes import Examples, ignored, weight_of_label
 from jaxloss._core.arguments.public import public
 from jaxloss._core.arguments.tail import Reduction
+from jaxloss._core.arguments.types import ArrayLike
 from jaxloss._core.devices import check_shared, check_split, class_count
 from jaxloss._core.softmax import entropy, is_class, maximum, surprisal
 from jaxloss._core.sweeps.rows import Operands, map_rows

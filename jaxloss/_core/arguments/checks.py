@@ -15,9 +15,9 @@ from typing import Any, get_args
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.typing import ArrayLike
 
 from jaxloss._core.arguments.tail import Reduction, Tail
+from jaxloss._core.arguments.types import ArrayLike
 from jaxloss._core.devices import broadcast_to
 from jaxloss._core.rule.checked import checked
 

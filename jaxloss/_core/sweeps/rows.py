@@ -332,16 +332,9 @@ def _where_rows_lie(function, operands, fixed, keep, options, *, summed, split=T
     def all_by_row(tree):
         return jax.tree.map(lambda _: by_row, tree)
 
-    specs = (
-        Operands(
-            by_row,
-            by_class(operands.kernel),
-            all_by_row(operands.own),
-            jax.tree.map(by_class, operands.shared),
-        ),
-        all_by_row(fixed),
-        all_by_row(keep),
-    )
+    shared = jax.tree.map(by_class, (operands.kernel, operands.shared))
+    rows = Operands(by_row, shared[0], all_by_row(operands.own), shared[1])
+    specs = rows, all_by_row(fixed), all_by_row(keep)
     arrays = jax.tree.map(jax.sharding.reshard, (operands, fixed, keep), specs)
     return jax.shard_map(
         local, in_specs=specs, out_specs=everywhere if summed else by_row
