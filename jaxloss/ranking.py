@@ -6,11 +6,11 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
-from jax.typing import ArrayLike
 
 from jaxloss._core.arguments import checks
 from jaxloss._core.arguments.public import public
-from jaxloss._core.softmax import soft_cross_entropy
+from jaxloss._core.arguments.types import ArrayLike
+from jaxloss._core.soft_labels import soft_cross_entropy
 
 
 @public()

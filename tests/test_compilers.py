@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import jaxloss as jl
-from jaxloss._core import compilers, softmax
+from jaxloss._core import compilers, soft_labels
 from jaxloss._core.numerics.exact import zero_safe_product
 from jaxloss.binary import cross_entropy
 from jaxloss.segmentation import _regions
@@ -137,4 +137,4 @@ def test_shorter_forms_are_the_same_mathematics():
         compilers.stored_exponential(gap, rounding), jnp.exp(gap + rounding), rtol=1e-5
     )
     assert compilers.available_after(jnp.float32(1), jnp.float32(3)) == 3
-    assert softmax.stored_exponential is compilers.stored_exponential
+    assert soft_labels.stored_exponential is compilers.stored_exponential

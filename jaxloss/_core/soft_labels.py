@@ -1,0 +1,151 @@
+"""Cross entropy with a label per class: the analytic rules of the dense class losses.
+
+Shapes: `logits` and `labels` have the class axes `axis`; per-example arrays lack them.
+"""
+
+import jax
+import jax.numpy as jnp
+from jax.lax import stop_gradient
+
+from jaxloss._core.compilers import capped_product, stored_exponential
+from jaxloss._core.devices import sum_over_devices
+from jaxloss._core.numerics.exact import two_difference, with_derivative_of
+from jaxloss._core.numerics.functions import accurate_expm1
+from jaxloss._core.rule.analytic import analytic
+from jaxloss._core.rule.varying import vary_as
+from jaxloss._core.softmax import Axes, maximum, surprisals
+
+
+# e^{x_j - m} and r, their sum without one class at the maximum m, which keeps its
+# digits where that class has all the mass. Rounding x_j - m costs e^{x_j - m} as much
+# as x_j - m is large; what it took is put back. e - floor(e) is e, 0 at a maximum, and
+# has the slope of e everywhere. With ties the whole sum is at least 2.
+def _exponentials(logits, top):
+    gap, lost = two_difference(logits, top)
+    return stored_exponential(gap, lost)
+
+
+def _sum_of_rest(exponentials, axis, axis_name):
+    whole = sum_over_devices(jnp.sum(exponentials, axis=axis, keepdims=True), axis_name)
+    below = exponentials - jnp.floor(exponentials)
+    below = sum_over_devices(jnp.sum(below, axis=axis, keepdims=True), axis_name)
+    return jnp.where(whole >= 2, whole - 1, below)
+
+
+# Σ_j q_j (log Σ_k e^{x_k} - x_j) with soft labels q of sum Q, which need not be 1:
+#     loss = Σ_j q_j (m - x_j) + Q log1p(r),           no negative term,
+#     d loss / d x_j = Q p_j - q_j,   p_j = e^{x_j - m} / (1 + r), and at a maximum
+#                    = Σ_{k != j} q_k - Q r / (1 + r), which has its digits as p_j -> 1,
+#     d loss / d q_j = (m - x_j) + log1p(r).
+# Where x_j = -inf, a label of 0 adds 0. One pass writes e and one the slope, without a
+# temporary: the broadcast of m would be one if the value did not use that of -m.
+def _soft_forward(logits, labels, top, *, axis, axis_name):
+    top = jnp.expand_dims(top, axis)
+    rest = _sum_of_rest(_exponentials(logits, top), axis, axis_name)
+    mass = sum_over_devices(jnp.sum(labels, axis=axis, keepdims=True), axis_name)
+    base = jnp.log1p(rest)
+    # By halves: m - x_j may overflow where q_j times it does not.
+    behind = capped_product(labels, -(logits / 2 + -top / 2))
+    behind = sum_over_devices(jnp.sum(behind, axis=axis), axis_name)
+    behind = jnp.where(behind == 0, 0, 2 * behind)
+    value = behind + jnp.squeeze(mass * base, axis)
+    apart = jnp.expand_dims(behind, axis) != 0
+    others = _sum_below(logits, labels, top, rest, apart, axis, axis_name)
+    return value, (logits, labels, top, rest, mass, others, base)
+
+
+# Where r < 1/2, one class is dominant: it alone has the maximum, and more than 2/3 of
+# the probability. Elsewhere Q p_j - q_j is as accurate as the other form.
+def _dominant(rest):
+    return rest < 0.5
+
+
+def _sum_below(logits, labels, top, rest, apart, axis, axis_name):
+    """The sum of the labels below the maximum; anything where it is not needed.
+
+    Q minus the label of a dominant class would lose the digits of this sum. It is 0
+    where Σ q_j (m - x_j) = 0, as with labels on dominant classes alone, and `apart` is
+    False there. So only a batch with a dominant class and other labels beside it takes
+    this pass over the arrays. Nothing branches on a device's own part of the classes.
+    """
+
+    def below():
+        # XLA for CPU would materialise a select, and under `vmap` the broadcast of m.
+        below = labels * jnp.sign(-(logits + -top))
+        return jnp.sum(below, axis=axis, keepdims=True)
+
+    if axis_name is not None:
+        return sum_over_devices(below(), axis_name)
+    return jax.lax.cond(
+        jnp.any(_dominant(rest) & apart),
+        below,
+        lambda: vary_as(jnp.zeros_like(rest), rest),
+    )
+
+
+def _soft_slope(logits, labels, top, rest, mass, others):
+    """The slope by the logits: Q p_j - q_j with all its digits."""
+    share = mass / (1 + rest)
+    e = _exponentials(logits, top)
+    others = jnp.broadcast_to(stop_gradient(others), labels.shape)
+    # At a maximum e is 1; 1 - e adds nothing but e's slope to the second derivative.
+    at_top = with_derivative_of(others, mass - labels) - (rest + (1 - e)) * share
+    slope = jnp.where((e == 1) & _dominant(rest), at_top, e * share - labels)
+    return jnp.where(jnp.isneginf(logits), 0, slope)
+
+
+def _soft_backward(residuals, cotangent, *, axis, axis_name):
+    logits, labels, top, rest, mass, others, base = residuals
+    cotangent = jnp.expand_dims(cotangent, axis)
+    slope = _soft_slope(logits, labels, top, rest, mass, others)
+    # Not inf there, even under a label: times a class weight of 0 it would be NaN.
+    surprise = jnp.where(jnp.isneginf(logits), 0, base - (logits - top))
+    return cotangent * slope, cotangent * surprise, None
+
+
+_soft_cross_entropy = analytic(_soft_forward, _soft_backward)
+
+
+def soft_cross_entropy(
+    logits: jax.Array, labels: jax.Array, *, axis: Axes, axis_name: str | None = None
+) -> jax.Array:
+    """-Σ labels · log softmax(logits) over `axis`, in float32 or float64.
+
+    Args:
+        logits: Floating, of any precision, with the class axes `axis` (canonical).
+        labels: Real, of the shape of `logits` and the dtype to compute in.
+        axis: The class axis or axes, counted from the front.
+        axis_name: The mesh axis of `shard_map` over which the classes are split.
+    """
+    top = maximum(logits, axis, axis_name).astype(labels.dtype)
+    return _soft_cross_entropy(
+        logits.astype(labels.dtype), labels, top, axis=axis, axis_name=axis_name
+    )
+
+
+# Σ_j v_j (1 - p_j) with 1 - p_j = -expm1(log p_j). As d p_j = -p_j d surprisal_j, its
+# slope by the logits is that of the cross entropy with the labels v p.
+def _miss_forward(logits, scale, *, axis):
+    miss = -accurate_expm1(-surprisals(logits, axis=axis))
+    return jnp.sum(scale * miss, axis=axis), (logits, scale)
+
+
+def _miss_backward(residuals, cotangent, *, axis):
+    logits, scale = residuals
+    cotangent = jnp.expand_dims(cotangent, axis)
+    top = jnp.expand_dims(maximum(logits, axis), axis)
+    surprise = surprisals(logits, axis=axis)
+    labels = scale * jnp.exp(-surprise)
+    mass = jnp.sum(labels, axis=axis, keepdims=True)
+    rest = _sum_of_rest(_exponentials(logits, top), axis, None)
+    others = _sum_below(logits, labels, top, rest, mass != 0, axis, None)
+    slope = _soft_slope(logits, labels, top, rest, mass, others)
+    return cotangent * slope, cotangent * -accurate_expm1(-surprise)
+
+
+_weighted_miss = analytic(_miss_forward, _miss_backward)
+
+
+def weighted_miss(logits: jax.Array, scale: jax.Array, *, axis: Axes) -> jax.Array:
+    """Σ scale · (1 - softmax(logits)) over `axis`, of arrays of one shape and dtype."""
+    return _weighted_miss(logits, scale, axis=axis)

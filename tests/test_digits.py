@@ -1,0 +1,131 @@
+"""Digits that a difference would lose: each test names the sum that keeps them.
+
+The references are the definitions, by mpmath at the exact float32 inputs.
+"""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from mpmath import mp, mpf
+
+import jaxloss as jl
+
+
+def exact(values):
+    """The float32 numbers as `mpf`."""
+    return [mpf(float(v)) for v in np.asarray(values, np.float32)]
+
+
+def soft_slope(logits, labels):
+    """Q p_j - q_j, the slope of the soft cross entropy, with 60 digits."""
+    with mp.workdps(60):
+        x, q = exact(logits), exact(labels)
+        e = [mp.exp(v) for v in x]
+        return np.array(
+            [float(mp.fsum(q) * a / mp.fsum(e) - b) for a, b in zip(e, q, strict=True)]
+        )
+
+
+DOMINANT = [
+    ([60, 0], [7, 1e-7]),
+    ([0, 40, -3], [1e-9, 0.7, 2e-8]),
+    ([25, 1, 0, -1], [1, 1e-4, 1e-6, 0]),
+    ([5, 1, -1], [0.9, 3e-6, 1e-6]),
+]
+
+
+@pytest.mark.parametrize(("logits", "labels"), DOMINANT)
+@pytest.mark.parametrize(
+    "loss",
+    [
+        jl.softmax_cross_entropy,
+        jl.ranking_softmax_loss,
+        # The slope of the second term is far below a rounding of the first.
+        lambda x, q: jl.poly_loss_cross_entropy(x, q, 1e-30),
+    ],
+    ids=["softmax_cross_entropy", "ranking_softmax_loss", "poly_loss_cross_entropy"],
+)
+def test_labels_beside_a_dominant_class_keep_their_slope(loss, logits, labels):
+    x, q = jnp.float32(logits), jnp.float32(labels)
+    slope = jax.grad(lambda x: loss(x, q))(x)
+    np.testing.assert_allclose(slope, soft_slope(logits, labels), rtol=2e-6)
+    # One row of a batch, and under `vmap`.
+    batch = jnp.stack([jnp.zeros_like(x), x]), jnp.stack([q, q])
+    each = jax.vmap(jax.grad(loss))(*batch)[1]
+    np.testing.assert_allclose(each, soft_slope(logits, labels), rtol=2e-6)
+
+
+def test_the_second_derivative_at_a_dominant_class_is_right():
+    logits, labels = [3.0, 0, -1], [0.9, 1e-7, 3e-7]
+    x, q = jnp.float32(logits), jnp.float32(labels)
+    e = np.exp(np.float64(logits))
+    p = e / e.sum()
+    true = np.sum(np.float64(labels)) * (np.diag(p) - np.outer(p, p))
+    hessian = jax.hessian(jl.softmax_cross_entropy)(x, q)
+    np.testing.assert_allclose(hessian, true, rtol=3e-6)
+    by_labels = jax.jacobian(jax.grad(jl.softmax_cross_entropy), 1)(x, q)
+    np.testing.assert_allclose(
+        by_labels, np.outer(p, np.ones(3)) - np.eye(3), rtol=3e-6, atol=1e-7
+    )
+
+
+def vectors(count=1000, size=7):
+    return jnp.asarray(np.random.default_rng(0).normal(size=(count, size)), jnp.float32)
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+def test_the_cosines_of_parallel_vectors_are_in_range(sign):
+    x = vectors()
+    cosine = jl.cosine_similarity(x, sign * x)
+    distance = jl.cosine_distance(x, sign * x)
+    assert np.all(np.abs(cosine) <= 1)
+    assert np.all((distance >= 0) & (distance <= 2))
+    np.testing.assert_allclose(cosine, sign, rtol=5e-7)
+    np.testing.assert_allclose(distance, 1 - sign, rtol=5e-7)
+    loss = jl.cosine_embedding_loss(x, sign * x, jnp.full(1000, sign), margin=-1.0)
+    assert np.all((loss >= 0) & (loss <= 2))
+    unlike = jl.cosine_embedding_loss(x, sign * x, -jnp.ones(1000), margin=1.0)
+    assert not np.any(unlike)
+
+
+@pytest.mark.parametrize("loss", [jl.cosine_similarity, jl.cosine_distance])
+@pytest.mark.parametrize("sign", [1, -1])
+def test_the_range_of_a_cosine_costs_no_derivative(loss, sign):
+    x = vectors(50, 3)
+    hessian = jax.vmap(jax.hessian(loss))(x, sign * x)
+    slope = jax.vmap(jax.grad(loss))(x, sign * x)
+    # At y = x / c, of unit vector u: d²cos / dx² = -c (I - u uᵀ) / |x|², here c = ±1.
+    sign = sign if loss is jl.cosine_similarity else -sign
+    length = np.linalg.norm(np.float64(x), axis=1)[:, None, None]
+    u = np.float64(x)[..., None] / length
+    true = -sign * (np.eye(3) - u * u.swapaxes(1, 2)) / length**2
+    np.testing.assert_allclose(hessian * length**2, true * length**2, atol=3e-6)
+    np.testing.assert_allclose(slope * length[..., 0], 0, atol=1e-6)
+
+
+@pytest.mark.parametrize("length", [1e-30, 1e-4, 1e4, 1e30])
+def test_the_length_of_an_embedding_does_not_count_in_ntxent(length):
+    x, labels = vectors(8, 4), jnp.array([0, 0, 1, 1, 2, 2, 3, 3])
+
+    def loss(x):
+        return jl.ntxent(x, labels, 0.5)
+
+    value, slope = jax.value_and_grad(loss)(x)
+    scaled = x * length
+    short, short_slope = jax.value_and_grad(loss)(scaled)
+    np.testing.assert_allclose(short, value, rtol=1e-6)
+    np.testing.assert_allclose(short_slope * length, slope, atol=1e-6)
+
+
+def test_a_zero_embedding_has_cosine_0_and_no_gradient_in_ntxent():
+    x = jnp.float32([[0, 0], [1e-6, 0], [0, 3]])
+
+    def loss(x):
+        return jl.ntxent(x, jnp.array([0, 0, 1]), 1.0, reduction="none")
+
+    # The scores are 0 but for the second with itself, which is no pair.
+    np.testing.assert_allclose(loss(x), [np.log(2), np.log(2), 0], rtol=1e-6)
+    slope = jax.grad(lambda x: jnp.sum(loss(x)))(x)
+    assert np.all(np.isfinite(slope))
+    assert not np.any(slope[0])
