@@ -129,3 +129,50 @@ def test_a_zero_embedding_has_cosine_0_and_no_gradient_in_ntxent():
     slope = jax.grad(lambda x: jnp.sum(loss(x)))(x)
     assert np.all(np.isfinite(slope))
     assert not np.any(slope[0])
+
+
+@pytest.mark.parametrize("size", [0.0, 1e-30, 6.5e-19, 1e-7, 1e-3, 2.0])
+def test_the_label_slope_of_the_multilabel_soft_margin_loss_is_minus_the_logit(size):
+    x = jnp.float32([size, -size])
+    t = jnp.float32([1, 0.25])
+    slope = jax.grad(jl.multilabel_soft_margin_loss, 1)(x, t)
+    np.testing.assert_array_equal(slope, -x / 2)
+
+
+@pytest.mark.parametrize("x", [np.inf, -np.inf])
+def test_an_infinite_logit_that_agrees_with_its_label_costs_nothing(x):
+    loss = jl.multilabel_soft_margin_loss
+    t = jnp.float32([x > 0])
+    value, slopes = jax.value_and_grad(loss, (0, 1))(jnp.float32([x]), t)
+    assert value == 0
+    np.testing.assert_array_equal(slopes, 0)
+
+
+@pytest.mark.parametrize(
+    ("p", "t", "eps"),
+    [
+        (1, 1, 1e-8),
+        (3, 3, 1e-8),
+        (1000, 1000, 1e-8),
+        (0.3, 0.3, 1e-6),
+        (1, 1 + 2.0**-23, 1e-8),
+        (1, 1 + 2.0**-23, 1.2e-7),
+        (0.25, 0.4, 0.1),
+        (1e-9, 1e-8, 1e-8),
+        (1e-30, 1e-8, 1e-8),
+        (3e38, 2e38, 1e-8),
+        (1, 3e38, 1e-8),
+        (0, 1, 0.5),
+    ],
+)
+def test_poisson_keeps_its_slope_near_the_optimum(p, t, eps):
+    numbers = jnp.float32([p, t, eps])
+
+    def loss(p, t, eps):
+        return jl.poisson_nll_loss(p, t, log_input=False, eps=eps)
+
+    slope = jax.grad(loss)(*numbers)
+    rate, count, bound = exact(numbers)
+    with mp.workdps(60):
+        true = float(1 - count / (rate + bound))
+    np.testing.assert_allclose(slope, true, rtol=4e-7)

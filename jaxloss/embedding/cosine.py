@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import jax
 import jax.numpy as jnp
-from jax.typing import ArrayLike
+from jax.lax import stop_gradient
 
 from jaxloss._core.arguments import checks
 from jaxloss._core.arguments.checks import at_least, between
 from jaxloss._core.arguments.public import public
 from jaxloss._core.arguments.tail import Reduction
+from jaxloss._core.arguments.types import ArrayLike
+from jaxloss._core.numerics.exact import with_derivative_of
 from jaxloss.embedding._vectors import clamp, per_example, unit_vector
 
 Axis = int | tuple[int, ...] | None
@@ -68,7 +70,7 @@ def cosine_similarity(
     u, v, _, axes, tail = _directions(
         predictions, targets, epsilon, axis, where, weights, reduction
     )
-    return tail.reduce(jnp.sum(u * v, axis=axes))
+    return tail.reduce(_cosine(u, v, axes))
 
 
 @public(epsilon=at_least(0))
@@ -150,9 +152,22 @@ def _directions(predictions, targets, epsilon, axis, where, weights, reduction):
 def _one_minus_cosine(u, v, unit, axes):
     """1 - <u, v>; for unit vectors |u - v|²/2, which is accurate near 0."""
     gap = u - v
-    return jnp.where(
+    distance = jnp.where(
         unit, 0.5 * jnp.sum(gap * gap, axis=axes), 1 - jnp.sum(u * v, axis=axes)
     )
+    return _bounded(distance, 0, 2)
+
+
+def _cosine(u, v, axes):
+    return _bounded(jnp.sum(u * v, axis=axes), -1, 1)
+
+
+# Rounding moves the length of a unit vector by some 1e-7, and so takes the cosine of
+# parallel vectors beyond 1. That is an error of the value alone: the derivative of a
+# clip would be 0 there, and the second derivative, which is not 0, would be lost.
+def _bounded(value, low, high):
+    """The value within its true range, with the derivative that it has without it."""
+    return with_derivative_of(jnp.clip(stop_gradient(value), low, high), value)
 
 
 @public(margin=between(-1, 1))
@@ -222,6 +237,6 @@ def cosine_embedding_loss(
     u, u_unit = unit_vector(a, zero, axes)
     v, v_unit = unit_vector(b, zero, axes)
     together = _one_minus_cosine(u, v, u_unit & v_unit, axes)
-    apart = clamp(jnp.sum(u * v, axis=axes) - margin)
+    apart = clamp(_cosine(u, v, axes) - margin)
     loss = jnp.where(t == 1, together, jnp.where(t == -1, apart, jnp.nan))
     return tail.reduce(loss)
