@@ -7,12 +7,12 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 from jax.lax import stop_gradient
-from jax.typing import ArrayLike
 
 from jaxloss._core.arguments import checks
 from jaxloss._core.arguments.checks import above
 from jaxloss._core.arguments.public import public
 from jaxloss._core.arguments.tail import Reduction
+from jaxloss._core.arguments.types import ArrayLike
 from jaxloss._core.devices import is_split, whole
 from jaxloss._core.numerics.functions import softplus
 from jaxloss._core.numerics.probability import sigmoid
@@ -57,8 +57,8 @@ def ntxent(
     Gradient:
         With $p$ the softmax of each pair over its positive and the negatives, $p_j - 1$
         for the positive $s_{ij}$ and $p_k$ for each negative $s_{ik}$; from there
-        through the cosines to `embeddings` and `temperature`. A zero vector has
-        gradient 0.
+        through the cosines to `embeddings` and `temperature`. A zero vector has cosine
+        0 with every vector, and gradient 0.
 
     Numerics:
         The matrix products have full precision on every backend. For large N no whole
@@ -76,9 +76,9 @@ def ntxent(
     """
     batch, tail = _examples(embeddings, labels, where, weights, reduction)
     temperature = checks.scalar("temperature", temperature, batch.x.dtype)
-    # The lower bound of the squared norm that optax uses.
-    floor = jnp.finfo(batch.x.dtype).eps
-    u, _ = unit_vector(batch.x, jnp.asarray(floor, batch.x.dtype), (1,))
+    # optax has a lower bound for the squared length, 1.2e-7 in float32, below which the
+    # cosines shrink with the length. Here the length never counts.
+    u, _ = unit_vector(batch.x, jnp.zeros((), batch.x.dtype), (1,))
 
     def against_all(rows, columns):
         same, other = _pairs(rows, columns)
