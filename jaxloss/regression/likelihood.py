@@ -119,7 +119,11 @@ def _poisson(p, t, slope):
 
 # f = p - t (log(p + eps) - slope), where a target of 0 makes the product 0 also if the
 # logarithm is infinite. The rounding error of p + eps is added to the logarithm to
-# first order: it matters where p + eps is near 1 and the logarithm near 0.
+# first order: it matters where p + eps is near 1 and the logarithm near 0. The slope
+#     df/dp = 1 - t / (p + eps) = ((p - t) + eps) / (p + eps)
+# would cancel near its zero at p + eps = t. There p - t is exact, and two differences
+# that keep their rounding errors add up to all the digits of the numerator. For t far
+# above p + eps, where the numerator may overflow, the first form is right.
 @pointwise
 def _poisson_of_rate(p, t, slope, eps):
     rate, rounding_error = two_difference(p, -eps)
@@ -130,8 +134,12 @@ def _poisson_of_rate(p, t, slope, eps):
     log_rate = log_rate + stop_gradient(correction)
     factor = jnp.where(empty, 0, log_rate) - slope
     ratio = quotient(t, rate)
+    near = (ratio > 0.5) & (ratio < 2)
+    gap, gap_error = two_difference(rate, t)
+    slope = quotient(gap + (gap_error + rounding_error), rate)
+    slope = jnp.where(near, slope, 1 - ratio)
     value = minus_product(p, t, jnp.where(t == 0, 0, factor))
-    return value, (1 - ratio, -factor, t, -ratio)
+    return value, (slope, -factor, t, -ratio)
 
 
 @public(eps=at_least(0))
