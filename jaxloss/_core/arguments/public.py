@@ -61,6 +61,10 @@ def public(
             options, traced = [], {}
             for name, value in given.items():
                 if name not in arrays or value is None:
+                    if value is defaults.get(name):
+                        continue
+                    if callable(value):  # which a cache of programs would keep alive
+                        return function(*args, **kwargs)
                     options.append((name, value))
                 elif isinstance(value, jax.Array | dict):
                     traced[name] = value
@@ -70,7 +74,9 @@ def public(
                     if isinstance(value, int | float):
                         # A number in the place of data counts as floating.
                         value = float(value) if name == lead else value
-                        if name not in traced_numbers or value == defaults[name]:
+                        if value == defaults[name]:
+                            continue
+                        if name not in traced_numbers:
                             options.append((name, value))
                             continue
                     else:
