@@ -6,7 +6,7 @@ import jax.numpy as jnp
 
 from jaxloss._core.arguments import checks
 from jaxloss._core.arguments.classes import mask_classes
-from jaxloss._core.devices import class_count, sum_over_devices
+from jaxloss._core.devices import broadcast_to, class_count, sum_over_devices
 
 
 def dense_arguments(logits, labels, axis, where, weights, reduction, name="logits"):
@@ -34,19 +34,32 @@ def dense_arguments(logits, labels, axis, where, weights, reduction, name="logit
     return logits, labels, examples
 
 
-def smooth(labels, label_smoothing, examples):
-    """Mixes the labels with the uniform distribution over the classes not excluded."""
+# With α the smoothing, C the classes and w the class weights, the labels are
+#     w_j ((1 - α) l_j + α / C) = (1 - α) w_j l_j + α w_j / C.
+# The derivative of a loss by α is a mean over the classes of its derivative by each
+# label, m - x_j + log1p(r), up to 3.4e38 where a mask is the lowest float. So w_j / C
+# multiplies each term before the sum: reverse mode sums the cotangents of an α that is
+# broadcast first, and otherwise would sum before it divides, which may overflow.
+def smooth(labels, label_smoothing, examples, scale=None):
+    """Mixes the labels with the uniform distribution over the classes not excluded.
+
+    Multiplies them by `scale`, the class weights in the shape of `labels`, if given.
+    """
+    weighted = labels if scale is None else labels * scale
     if is_zero(label_smoothing):
-        return labels
+        return weighted
     axes, classes, axis_name = examples.axes, examples.classes, examples.axis_name
     alpha = checks.scalar("label_smoothing", label_smoothing, labels.dtype)
-    alpha = examples.share(alpha, labels)
+    alpha = broadcast_to(examples.share(alpha, labels), labels)
     if classes is None:
-        return (1 - alpha) * labels + alpha / class_count(labels, axes, axis_name)
-    count = sum_over_devices(jnp.sum(classes, axis=axes, keepdims=True), axis_name)
-    count = jnp.maximum(count, 1)
-    share = jnp.where(classes, alpha / count.astype(labels.dtype), 0)
-    return (1 - alpha) * labels + share
+        count = jnp.asarray(class_count(labels, axes, axis_name), labels.dtype)
+        share = 1 / count
+    else:
+        count = sum_over_devices(jnp.sum(classes, axis=axes, keepdims=True), axis_name)
+        share = 1 / jnp.maximum(count, 1).astype(labels.dtype)
+        share = jnp.where(classes, share, 0)
+    share = share if scale is None else share * scale
+    return (1 - alpha) * weighted + alpha * share
 
 
 def is_zero(parameter):

@@ -107,10 +107,11 @@ def softmax_cross_entropy(
     logits, labels, examples = dense_arguments(
         logits, labels, axis, where, weights, reduction
     )
-    labels = smooth(labels, label_smoothing, examples)
+    scale = None
     if class_weights is not None:
         scale = class_weight_array(class_weights, logits, examples)
-        labels = labels * examples.share(scale, labels)
+        scale = examples.share(scale, labels)
+    labels = smooth(labels, label_smoothing, examples, scale)
     logits, labels = _widen_for_two_terms(logits, z_loss), examples.guard(labels)
     loss = soft_cross_entropy(logits, labels, axis=examples.axes)
     loss = loss + _z_loss(logits, z_loss, examples)
@@ -255,8 +256,8 @@ def softmax_cross_entropy_with_integer_labels(
         loss = loss if mass is None else zero_safe_product(mass, loss)
     else:
         hot = at_label(logits, labels, axis, axis_name).astype(examples.dtype)
-        hot = smooth(examples.select(hot), label_smoothing, examples)
-        hot = hot if scale is None else hot * examples.share(scale, hot)
+        scale = None if scale is None else examples.share(scale, hot)
+        hot = smooth(examples.select(hot), label_smoothing, examples, scale)
         hot = examples.guard(hot)
         loss = soft_cross_entropy(logits, hot, axis=(axis,), axis_name=axis_name)
         valid = is_class(logits, labels, axis, axis_name)

@@ -113,8 +113,8 @@ def softmax_focal_loss(
             loss = zero_safe_product(weight_of_label(scale, labels, examples), loss)
     else:
         hot = at_label(logits, labels, axis).astype(examples.dtype)
-        hot = smooth(examples.select(hot), label_smoothing, examples)
-        hot = hot if scale is None else hot * examples.share(scale, hot)
+        scale = None if scale is None else examples.share(scale, hot)
+        hot = smooth(examples.select(hot), label_smoothing, examples, scale)
         hot = examples.guard(hot)
         focal = _focal(surprisals(logits, axis=axis), jnp.expand_dims(gamma, axis))
         # An impossible class has an infinite loss, which is also the gradient of its
