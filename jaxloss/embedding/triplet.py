@@ -8,12 +8,12 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 from jax.lax import stop_gradient
-from jax.typing import ArrayLike
 
 from jaxloss._core.arguments import checks
 from jaxloss._core.arguments.checks import above, at_least
 from jaxloss._core.arguments.public import public
 from jaxloss._core.arguments.tail import Reduction
+from jaxloss._core.arguments.types import ArrayLike
 from jaxloss._core.numerics.exact import (
     fraction,
     fraction_value,
