@@ -176,3 +176,96 @@ def test_poisson_keeps_its_slope_near_the_optimum(p, t, eps):
     with mp.workdps(60):
         true = float(1 - count / (rate + bound))
     np.testing.assert_allclose(slope, true, rtol=4e-7)
+
+
+MASK = float(np.finfo(np.float32).min)
+SMOOTHED = {
+    "softmax_cross_entropy": lambda x, **k: jl.softmax_cross_entropy(
+        x, jax.nn.one_hot(0, 5), **k
+    ),
+    "softmax_cross_entropy_with_integer_labels": lambda x, **k: (
+        jl.softmax_cross_entropy_with_integer_labels(x, 0, **k)
+    ),
+    "softmax_focal_loss": lambda x, **k: jl.softmax_focal_loss(x, 0, gamma=0.0, **k),
+}
+
+
+@pytest.mark.parametrize("name", SMOOTHED)
+@pytest.mark.parametrize("weights", [None, [1, 0.5, 2, 0, 1], [1, 1, 3, 0.5, 1]])
+def test_the_slope_of_label_smoothing_is_finite_under_a_mask_of_the_lowest_float(
+    name, weights
+):
+    logits = [0, 1, MASK, MASK, 2]
+    options = {}
+    if weights is not None:
+        options["class_weights"] = jnp.float32(weights)
+
+    def loss(alpha):
+        return SMOOTHED[name](jnp.float32(logits), label_smoothing=alpha, **options)
+
+    # Σ_j w_j (1/5 - l_j) (log Σ_k e^{x_k} - x_j)
+    x, w = np.array(logits), np.array(weights or [1] * 5)
+    surprisals = np.log(np.sum(np.exp(x))) - x
+    true = np.sum(w * surprisals) / 5 - w[0] * surprisals[0]
+    alpha = jnp.float32(0.1)
+    np.testing.assert_allclose(jax.grad(loss)(alpha), true, rtol=1e-6)
+    np.testing.assert_allclose(
+        jax.jvp(loss, (alpha,), (alpha,))[1], true / 10, rtol=1e-6
+    )
+
+
+@pytest.mark.parametrize(
+    ("logit", "cap"),
+    [(9.5, 1), (20, 1), (-30, 2), (1e-3, 1), (1e-6, 1), (0.5, 1), (0.03, 30), (-7, 30)],
+)
+def test_the_slopes_of_a_softcap_keep_their_digits(logit, cap):
+    # With hidden = 1 and one class beside a class of logit 0, of the label, the loss is
+    # softplus(c tanh(x / c)), of slope sigmoid(c tanh(x / c)).
+    def loss(x, c):
+        return jl.linear_cross_entropy(
+            jnp.ones((1, 1)),
+            jnp.stack([x, jnp.zeros_like(x)])[None],
+            jnp.array([1]),
+            logit_softcap=c,
+            reduction="sum",
+        )
+
+    numbers = jnp.float32(logit), jnp.float32(cap)
+    slopes = jax.grad(loss, (0, 1))(*numbers)
+    x, c = exact(numbers)
+    with mp.workdps(60):
+        z = x / c
+        sigmoid = 1 / (1 + mp.exp(-c * mp.tanh(z)))
+        by_logit = mp.sech(z) ** 2
+        by_cap = mp.tanh(z) - z * by_logit
+        true = [float(sigmoid * by_logit), float(sigmoid * by_cap)]
+    np.testing.assert_allclose(slopes, true, rtol=1e-6)
+
+
+def softmax(row):
+    e = [mp.exp(x) for x in exact(row)]
+    return [x / mp.fsum(e) for x in e]
+
+
+@pytest.mark.parametrize(
+    ("x", "y"),
+    [
+        ([25, 0, 1], [0, 1, 25]),
+        ([3, 0], [20, 0]),
+        ([0, 20, 1], [2, 0, 1]),
+        ([40, 0], [30, 0]),
+        ([60, 0, 1], [50, 0, 1]),
+        ([17, 0, 0.5], [17, 0.5, 0]),
+    ],
+)
+def test_jensen_shannon_keeps_the_slope_of_a_dominant_class(x, y):
+    slopes = jax.grad(jl.jensen_shannon_divergence, (0, 1))(
+        jnp.float32(x), jnp.float32(y)
+    )
+    with mp.workdps(60):
+        p, q = softmax(x), softmax(y)
+        for own, slope in ((p, slopes[0]), (q, slopes[1])):
+            logs = [mp.log(2 * own[j] / (p[j] + q[j])) for j in range(len(own))]
+            mean = mp.fsum(a * log for a, log in zip(own, logs, strict=True))
+            true = [float(a * (s - mean) / 2) for a, s in zip(own, logs, strict=True)]
+            np.testing.assert_allclose(slope, true, rtol=2e-5)

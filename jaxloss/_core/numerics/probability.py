@@ -38,6 +38,9 @@ def log_softmax(logits: jax.Array, axis: Axes) -> LogSoftmax:
     count = jnp.sum(first, axis=axis, keepdims=True, dtype=gap.dtype)
     alone = jnp.where(count <= 1, 1, 0).astype(gap.dtype)
     first = first & (count == 1)
+    # Else the cotangent of the largest logit would be that of its gap less the sum of
+    # all, in which rounding hides the others.
+    gap = jnp.where(first, 0, gap)
     e = jnp.where(first, 0, jnp.exp(gap) * (1 + lost))
     rest = jnp.sum(e, axis=axis, keepdims=True)
     log_p, more_lost = two_difference(gap, jnp.log1p(rest - (1 - alone)))
