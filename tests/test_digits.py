@@ -269,3 +269,53 @@ def test_jensen_shannon_keeps_the_slope_of_a_dominant_class(x, y):
             mean = mp.fsum(a * log for a, log in zip(own, logs, strict=True))
             true = [float(a * (s - mean) / 2) for a, s in zip(own, logs, strict=True)]
             np.testing.assert_allclose(slope, true, rtol=2e-5)
+
+
+def ctc(logits, labels):
+    """The definition's recursion over the labels and the blanks around them."""
+    top = logits.max(-1, keepdims=True)
+    scores = np.exp(logits - top)
+    p = scores / scores.sum(-1, keepdims=True)
+    symbols = [0]
+    for label in labels:
+        symbols += [label, 0]
+    alpha = np.zeros(len(symbols))
+    alpha[:2] = p[0, symbols[:2]]
+    for frame in p[1:]:
+        before = alpha.copy()
+        alpha[1:] += before[:-1]
+        for s in range(2, len(symbols)):
+            if symbols[s] not in (0, symbols[s - 2]):
+                alpha[s] += before[s - 2]
+        alpha *= frame[symbols]
+    return -np.log(alpha[-2:].sum())
+
+
+@pytest.mark.parametrize("frames", [1, 2, 3, 10, 40, 200])
+def test_a_small_ctc_loss_has_the_absolute_error_that_its_docstring_says(frames):
+    rng = np.random.default_rng(frames)
+    classes, batch = 6, 100
+    # A repeated label takes a blank between the two, which the path below has.
+    count = (frames + 1) // 2
+    labels = rng.integers(1, classes, (batch, count))
+    path = np.zeros((batch, frames), int)
+    path[:, ::2] = labels
+    logits = rng.normal(size=(batch, frames, classes))
+    ahead = rng.uniform(8, 22, (batch, 1, 1))
+    logits = logits + ahead * np.eye(classes)[path]
+    logits = np.float32(logits)
+    got = jl.ctc_loss(logits, np.zeros((batch, frames)), labels, np.zeros(labels.shape))
+    true = [ctc(np.float64(x), y) for x, y in zip(logits, labels, strict=True)]
+    small = np.array(true) < 1
+    assert small.sum() > batch / 2
+    error = np.abs(np.float64(got) - true)[small]
+    assert error.max() <= 6e-8 * frames
+
+
+@pytest.mark.parametrize(("ahead", "true"), [(8, 1.1246e-7), (10, 2.061e-9)])
+def test_a_sure_ctc_alignment_of_two_frames_is_right_to_its_bound(ahead, true):
+    # Only the alignment of two blanks does not spell the label: (1 + e^8)^-2.
+    logits = np.float32([[0, ahead], [0, ahead]])
+    loss = jl.ctc_loss(logits, np.zeros(2), np.array([1]), np.zeros(1))
+    np.testing.assert_allclose(-np.log1p(-((1 + np.exp(ahead)) ** -2.0)), true, 1e-4)
+    assert abs(float(loss) - true) <= 2 * 6e-8

@@ -7,12 +7,12 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax.typing import ArrayLike
 
 from jaxloss._core.arguments import checks
 from jaxloss._core.arguments.checks import Interval
 from jaxloss._core.arguments.public import public
 from jaxloss._core.arguments.tail import HARMLESS, Reduction, Tail
+from jaxloss._core.arguments.types import ArrayLike
 from jaxloss._core.softmax import is_class, widen
 from jaxloss.sequence._alignment import ctc, log_alphas, positions
 
@@ -75,8 +75,10 @@ def ctc_loss(
 
     Numerics:
         Each probability in the recursion has its own exponent: the range is that of log
-        space, and thousands of frames lose no accuracy. The recursion takes time and
-        memory linear in T·N, the softmax linear in T·C. Blanks among the labels, empty
+        space, and thousands of frames lose no accuracy. In float32 a loss below 1 has
+        an absolute error of at most 6e-8 per frame, so that a loss far below that, of
+        an alignment that is nearly sure, may be 0. The recursion takes time and memory
+        linear in T·N, the softmax linear in T·C. Blanks among the labels, empty
         labels and sequences without frames are allowed. A padding value other than 0
         and 1 counts as 1, and `checkify` reports it. Labels that no alignment spells
         have loss +inf as in PyTorch, where optax gives about `-log_epsilon`; exclude
