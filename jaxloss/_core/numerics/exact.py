@@ -22,6 +22,9 @@ def two_difference(a: jax.Array, b: jax.Array) -> tuple[jax.Array, jax.Array]:
     """
     difference = a - b
     a, b, d = jax.lax.stop_gradient((a, b, difference))
+    # Of a constant a, XLA (JAX 0.10) makes (a - b) - a the term -b, which is not what
+    # rounding kept. a + 0 · b is no constant, and NaN only where the result is 0.
+    a = a + 0 * b
     kept = d - a
     lost = (a - (d - kept)) - (b + kept)
     return difference, jnp.where(jnp.isfinite(lost), lost, 0)
@@ -103,7 +106,8 @@ def distance_beyond(a: jax.Array, b: jax.Array, c: jax.Array) -> jax.Array:
     """
     sign = jnp.where(a < b, -1, 1)
     e, lost = two_difference(a, b)
-    near = (sign * e - c) + sign * lost
+    # Of constants a and b, XLA would add `lost` to e first: with a term in c it cannot.
+    near = (sign * e - c) + sign * (lost + 0 * jnp.minimum(c, 1))
     return jnp.where(jnp.isinf(e), (sign * a - c) - sign * b, near)
 
 
