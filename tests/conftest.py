@@ -32,7 +32,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     tier.EXHAUSTIVE = config.getoption("--exhaustive")
     config.addinivalue_line("markers", "exhaustive: runs with --exhaustive only")
-    config.addinivalue_line("markers", "optimised: sees the compiler that users have")
+    config.addinivalue_line(
+        "markers",
+        "any_program: what the test says holds however the compiler optimises, so that "
+        "the quick tier compiles its programs quickly",
+    )
+    config.addinivalue_line("markers", "optimised: one that does not, among such tests")
     # What one process has compiled serves the others, and the next run.
     cache = getattr(config, "cache", None)
     if cache is not None:
@@ -85,14 +90,12 @@ def device(request):
 
 @pytest.fixture(autouse=True)
 def _compiler(request):
-    """In the quick tier programs are compiled quickly, but for tests marked otherwise.
-
-    Tests of accuracy, of literal constants and of what a program costs are marked.
-    """
-    parameters = getattr(request.node, "callspec", None)
+    """Tests of accuracy, constants and cost see the compiler that users have."""
+    node = request.node
+    parameters = getattr(node, "callspec", None)
     case = parameters and parameters.params.get("case")
-    optimised = request.node.get_closest_marker("optimised")
-    if tier.EXHAUSTIVE or optimised or getattr(case, "optimised", False):
+    optimised = node.get_closest_marker("optimised") or getattr(case, "optimised", 0)
+    if tier.EXHAUSTIVE or optimised or not node.get_closest_marker("any_program"):
         yield
     else:
         with tier.quick_compiler():

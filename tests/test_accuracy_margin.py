@@ -12,8 +12,6 @@ from ulp import ulp
 
 import jaxloss as jl
 
-pytestmark = pytest.mark.optimised
-
 Row = list[Fraction]
 
 CLASSES = 4

@@ -17,11 +17,10 @@ import numpy as np
 import pytest
 from mpmath import mp, mpf
 from namespace import families
+from tier import choose
 from ulp import FLUSHED, HUGE, POWER, is_rounding, near, spacing, spread, ulp
 
 import jaxloss as jl
-
-pytestmark = pytest.mark.optimised
 
 INF = math.inf
 # Enough for what a class of probability 1 - 1e-38 lacks to 1.
@@ -445,6 +444,10 @@ CASES = {
         bound=POWER,
     ),
 }
+HALVES = pytest.mark.parametrize(
+    "dtype",
+    [jnp.bfloat16, pytest.param(jnp.float16, marks=pytest.mark.exhaustive)],
+)
 EACH = pytest.mark.parametrize("name", CASES)
 
 
@@ -549,7 +552,7 @@ def compare(case, group, columns, dtype=jnp.float32):
 def test_value_and_slopes_are_within_their_bound(name):
     case = CASES[name]()
     worst: dict[str, tuple[float, str]] = {}
-    for group, columns in batches(case.examples):
+    for group, columns in batches(case.examples[:: choose(3, 1)]):
         for quantity, example, got, entry in compare(case, group, columns):
             true = entry.true
             error = ulp(
@@ -568,7 +571,7 @@ def of_four_classes(case):
     )
 
 
-@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16])
+@HALVES
 @EACH
 def test_half_precision_rounds_the_float32_result(name, dtype):
     case = CASES[name]()
@@ -587,7 +590,7 @@ def test_half_precision_rounds_the_float32_result(name, dtype):
             else tuple(rounded(example.labels)),
             tuple(map(rounded, example.parameters)),
         )
-        for example in group[::4]
+        for example in group[:: choose(8, 4)]
     ]
     [(group, columns)] = batches(group)
     for quantity, example, got, entry in compare(case, group, columns, dtype):
@@ -599,6 +602,7 @@ def test_half_precision_rounds_the_float32_result(name, dtype):
         )
 
 
+@pytest.mark.any_program
 @EACH
 def test_second_derivatives_are_finite_where_the_slopes_are(name):
     case = CASES[name]()

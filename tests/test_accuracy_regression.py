@@ -11,8 +11,6 @@ from ulp import HUGE, LADDER, POWER, TINY, Accuracy, append, near, pairs, some, 
 
 import jaxloss as jl
 
-pytestmark = pytest.mark.optimised
-
 PAIRS = pairs(np.random.default_rng(0), 30)
 DELTAS = [*near(1, 0.5), *LADDER]
 
@@ -253,6 +251,10 @@ CASES = {
     "poisson_nll_loss of a rate in full": lambda rng: poisson_of_rate(rng, full=True),
     "gaussian_nll_loss": gaussian,
 }
+HALVES = pytest.mark.parametrize(
+    "dtype",
+    [jnp.bfloat16, pytest.param(jnp.float16, marks=pytest.mark.exhaustive)],
+)
 EACH = pytest.mark.parametrize("case", CASES)
 
 
@@ -271,13 +273,14 @@ def test_value_and_slopes_are_within_their_bound(case):
     assert not over, over
 
 
+@pytest.mark.any_program
 @EACH
 def test_second_derivatives_are_finite_where_the_true_ones_are(case):
     found = ulp.not_finite(made(case))
     assert not found, found
 
 
-@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16])
+@HALVES
 @EACH
 def test_half_precision_rounds_the_float32_result(case, dtype):
     found = ulp.halves(made(case), dtype)

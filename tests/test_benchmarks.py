@@ -11,8 +11,6 @@ pytest.importorskip("tqdm")
 
 from benchmarks import cases, measure, report
 
-pytestmark = pytest.mark.optimised
-
 
 @pytest.mark.parametrize(
     "name",

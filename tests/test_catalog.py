@@ -10,6 +10,8 @@ from common import RTOL, each_case
 
 import jaxloss as jl
 
+pytestmark = pytest.mark.any_program
+
 
 def test_every_public_name_has_an_entry():
     assert {case.name for case in CASES} == set(jl.__all__)

@@ -12,7 +12,7 @@ from common import WEIGHTS, assert_close, cotangent, each_case, weighted
 from programs import measured
 from tier import choose
 
-pytestmark = pytest.mark.usefixtures("device")
+pytestmark = [pytest.mark.usefixtures("device"), pytest.mark.any_program]
 
 CLASSES = 5
 

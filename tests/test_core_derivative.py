@@ -12,6 +12,8 @@ from jax.sharding import PartitionSpec as P
 
 from jaxloss._core.rule.analytic import analytic, pointwise
 
+pytestmark = pytest.mark.any_program
+
 RNG = np.random.default_rng(0)
 
 

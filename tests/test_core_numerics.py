@@ -11,8 +11,6 @@ from mpmath import mp, mpf
 from jaxloss._core import compilers
 from jaxloss._core.numerics import exact, functions
 
-pytestmark = pytest.mark.optimised
-
 INF, NAN = np.inf, np.nan
 
 

@@ -9,6 +9,8 @@ import pytest
 
 from jaxloss._core.arguments.tail import HARMLESS, Tail, reduce_loss
 
+pytestmark = pytest.mark.any_program
+
 LOSS = np.array([[0.5, -1.25, 3.0], [2.0, 0.75, -0.5]], np.float32)
 KEEP = {
     "all": None,

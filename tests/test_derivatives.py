@@ -7,7 +7,7 @@ import pytest
 from common import cotangent, each_case, tangents, weighted
 from programs import derivatives
 
-pytestmark = pytest.mark.usefixtures("device", "x64")
+pytestmark = [pytest.mark.usefixtures("device", "x64"), pytest.mark.any_program]
 
 STEP = 1e-5
 

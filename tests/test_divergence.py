@@ -11,6 +11,8 @@ from ulp import ulp
 
 import jaxloss as jl
 
+pytestmark = pytest.mark.any_program
+
 INF = np.inf
 KLS = (jl.kl_divergence, jl.generalized_kl_divergence, jl.convex_kl_divergence)
 ALL = (*KLS, jl.kl_divergence_with_log_targets, jl.jensen_shannon_divergence)

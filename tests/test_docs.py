@@ -9,8 +9,6 @@ import pytest
 
 import jaxloss
 
-pytestmark = pytest.mark.optimised
-
 PAGES = sorted((Path(__file__).parent.parent / "docs").rglob("*.md"))
 
 

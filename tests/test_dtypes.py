@@ -7,7 +7,7 @@ import pytest
 from common import assert_close, cotangent, each_case, has_tail, weighted
 from programs import measured
 
-pytestmark = pytest.mark.usefixtures("device")
+pytestmark = [pytest.mark.usefixtures("device"), pytest.mark.any_program]
 
 
 def widens(case):

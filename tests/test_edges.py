@@ -8,7 +8,7 @@ from common import each_case
 
 import jaxloss as jl
 
-pytestmark = pytest.mark.usefixtures("device")
+pytestmark = [pytest.mark.usefixtures("device"), pytest.mark.any_program]
 
 
 @each_case(lambda case: case.independent)

@@ -14,6 +14,8 @@ from jax.sharding import PartitionSpec as P
 
 import jaxloss as jl
 
+pytestmark = pytest.mark.any_program
+
 LOSSES = {
     "ntxent": (jl.ntxent, embedding.ntxent, {"temperature": 0.6}),
     "circle_loss": (jl.circle_loss, embedding.circle, {"gamma": 3.0, "margin": 0.35}),
@@ -28,6 +30,7 @@ def value_and_gradient(loss, batch, labels):
     return jax.jit(jax.value_and_grad(mean)).lower(batch, labels).compile()
 
 
+@pytest.mark.optimised
 @each_loss
 def test_memory_is_less_than_that_of_one_matrix_of_pairs(name):
     pairs = 512
@@ -83,6 +86,7 @@ def test_derivatives_through_the_blocks_are_those_of_one(name, x64, monkeypatch)
     assert_close(several, jax.jit(lambda: orders())())
 
 
+@pytest.mark.optimised
 @each_loss
 def test_blocks_of_rows_are_spread_over_devices(name):
     """Each device has a part of every block, and none the whole of one."""

@@ -16,6 +16,8 @@ from jax.sharding import PartitionSpec as P
 
 import jaxloss as jl
 
+pytestmark = pytest.mark.any_program
+
 EXAMPLES, CLASSES = 24, 40
 LABELS = np.random.default_rng(0).integers(0, CLASSES, EXAMPLES).astype(np.int32)
 LABELS[:4] = [0, 9, 10, 39]  # at both ends of a device's classes
@@ -112,6 +114,7 @@ def value_and_gradient(loss, arrays, ct):
     return value, pull_back(ct)[0]
 
 
+@pytest.mark.optimised
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 @pytest.mark.parametrize("form", ["Auto", "Explicit", "mapped"])
 def test_only_numbers_an_example_cross_the_network(form, dtype):
@@ -286,7 +289,10 @@ def by_rows(mesh, **options):
     return call
 
 
-@pytest.mark.parametrize("reduction", ["mean", "none"])
+@pytest.mark.optimised
+@pytest.mark.parametrize(
+    "reduction", ["mean", pytest.param("none", marks=pytest.mark.exhaustive)]
+)
 @pytest.mark.parametrize(
     ("kind", "spec", "mapped", "large"),
     # All that is larger than one number an example: the kernel and its gradient, or

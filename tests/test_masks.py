@@ -15,7 +15,7 @@ from common import (
 )
 from programs import measured
 
-pytestmark = pytest.mark.usefixtures("device")
+pytestmark = [pytest.mark.usefixtures("device"), pytest.mark.any_program]
 
 REDUCTIONS = ("none", "sum", "mean")
 GARBAGE = (np.nan, np.inf, -np.inf)

@@ -7,8 +7,6 @@ from pathlib import Path
 import jax
 import pytest
 
-pytestmark = pytest.mark.optimised
-
 SCRIPT = Path(__file__).parent.parent / "docs" / "assets" / "numerics.py"
 spec = importlib.util.spec_from_file_location("numerics", SCRIPT)
 assert spec is not None

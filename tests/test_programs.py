@@ -11,7 +11,7 @@ import pytest
 from common import assert_close, cotangent, each_case
 from tier import EXHAUSTIVE
 
-pytestmark = [pytest.mark.usefixtures("device"), pytest.mark.optimised]
+pytestmark = pytest.mark.usefixtures("device")
 
 # What people write as hyperparameters and labels, and what overflows a square.
 LITERALS = (0.0, 1.0, 3.0, 0.1, 1e30)

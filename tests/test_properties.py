@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from programs import folded, measured
 from tier import EXHAUSTIVE, choose
 
-pytestmark = pytest.mark.usefixtures("device")
+pytestmark = [pytest.mark.usefixtures("device"), pytest.mark.any_program]
 
 # The same draws on every machine; a compilation is no reason to time out.
 few = settings(

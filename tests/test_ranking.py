@@ -9,6 +9,8 @@ import pytest
 
 import jaxloss as jl
 
+pytestmark = pytest.mark.any_program
+
 loss = jl.ranking_softmax_loss
 
 RNG = np.random.default_rng(0)

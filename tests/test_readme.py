@@ -16,8 +16,6 @@ from namespace import families
 
 import jaxloss
 
-pytestmark = pytest.mark.optimised
-
 README = Path(__file__).parent.parent / "README.md"
 LIST = re.compile(r"(?<=<!-- losses -->\n).*(?=<!-- end of losses -->)", re.DOTALL)
 

@@ -12,6 +12,8 @@ from ulp import ulp
 
 import jaxloss as jl
 
+pytestmark = pytest.mark.any_program
+
 LOSSES = {
     "dice": (jl.dice_loss, {"alpha": 0.5, "beta": 0.5}),
     "tversky": (functools.partial(jl.tversky_loss, alpha=0.3, beta=0.8), None),

@@ -12,6 +12,8 @@ from jax.test_util import check_grads
 
 import jaxloss as jl
 
+pytestmark = pytest.mark.any_program
+
 INF = math.inf
 
 
@@ -633,6 +635,7 @@ def test_wrong_arguments_are_named(loss, change, error, message):
 # Memory ----------------------------------------------------------------------------
 
 
+@pytest.mark.optimised
 def test_memory_grows_with_frames_times_labels_and_frames_times_classes():
     def temporaries(batch, frames, labels, classes):
         shapes = (

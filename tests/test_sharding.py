@@ -6,11 +6,14 @@ tell where its result lies fails; on an automatic one the compiler finds it.
 
 import jax
 import numpy as np
+import pytest
 from common import assert_close, cotangent, each_case, weighted
 from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 from programs import measured
 from tier import EXHAUSTIVE, choose
+
+pytestmark = pytest.mark.any_program
 
 
 def make_mesh(kind, **axes):

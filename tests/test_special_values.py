@@ -12,7 +12,7 @@ from programs import measured
 
 import jaxloss as jl
 
-pytestmark = pytest.mark.usefixtures("device")
+pytestmark = [pytest.mark.usefixtures("device"), pytest.mark.any_program]
 
 
 def with_value(case, name, value):

@@ -20,7 +20,7 @@ from common import (
 from programs import folded, measured
 from tier import EXHAUSTIVE, choose
 
-pytestmark = pytest.mark.usefixtures("device")
+pytestmark = [pytest.mark.usefixtures("device"), pytest.mark.any_program]
 
 
 def value_and_gradient(loss, real, ct):

@@ -12,7 +12,7 @@ from common import assert_close
 import jaxloss as jl
 from jaxloss._core.sweeps.layout import Layout
 
-pytestmark = pytest.mark.usefixtures("device")
+pytestmark = [pytest.mark.usefixtures("device"), pytest.mark.any_program]
 
 REDUCTIONS = ("none", "sum", "mean")
 
@@ -177,6 +177,7 @@ def test_chunks_take_rows_in_strides(rows, largest):
     assert layout.join(split).tolist() == list(range(1, rows + 1))
 
 
+@pytest.mark.optimised
 @pytest.mark.parametrize(
     ("arguments", "reduction", "products"),
     # X; and dH, dK; X again for "none".
@@ -214,6 +215,7 @@ def test_no_product_is_made_that_is_not_needed(arguments, reduction, products):
     assert products <= cost["flops"] / product < products + 0.5
 
 
+@pytest.mark.optimised
 @pytest.mark.parametrize(
     ("loss", "options"),
     [
@@ -256,6 +258,7 @@ def test_memory_is_that_of_a_chunk(loss, options):
     assert small < 0.25 * needed(on_full_logits, 2048)
 
 
+@pytest.mark.optimised
 @pytest.mark.parametrize(
     ("reduction", "examples", "classes"),
     [("none", 96, 331), ("mean", 96, 331), ("mean", 8, 262144)],
@@ -360,6 +363,7 @@ def test_entropy_of_a_sure_distribution_keeps_its_digits():
     np.testing.assert_allclose(entropy, [rest + rest * 50], rtol=1e-6)
 
 
+@pytest.mark.optimised
 @pytest.mark.parametrize("reduction", REDUCTIONS)
 def test_adaptive_softmax_in_chunks_is_that_in_one(reduction):
     cutoffs = (3, 8, 11)
@@ -382,6 +386,7 @@ def test_adaptive_softmax_in_chunks_is_that_in_one(reduction):
     assert_close(run(5), run(None), 1e-5)
 
 
+@pytest.mark.optimised
 def test_adaptive_softmax_predicts_the_most_probable_class():
     cutoffs = (3, 8, 11)
     parameters = jl.init_adaptive_softmax(
@@ -447,6 +452,7 @@ def test_cutoffs_rise(cutoffs):
         jl.init_adaptive_softmax(jax.random.key(0), 9, 17, cutoffs)
 
 
+@pytest.mark.optimised
 def test_parameters_fit_the_cutoffs():
     parameters = jl.init_adaptive_softmax(jax.random.key(0), 16, 17, (3, 8))
     with pytest.raises(ValueError, match="`parameters` must fit 16 features"):

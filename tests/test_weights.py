@@ -7,7 +7,7 @@ import pytest
 from common import assert_close, each_case, weighted
 from programs import measured
 
-pytestmark = pytest.mark.usefixtures("device")
+pytestmark = [pytest.mark.usefixtures("device"), pytest.mark.any_program]
 
 DROPPED = 1
 # Values at which some loss, or its slope, is infinite or NaN, and labels of no class.

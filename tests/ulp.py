@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from mpmath import mp, mpf
+from tier import choose
 
 Function = Callable[..., Any]
 Row = tuple[float, ...]
@@ -191,7 +192,8 @@ def compare(
 def measure(case: Accuracy) -> list[Error]:
     """The largest error of the loss and of each first derivative, over the rows."""
     found: dict[str, Error] = {}
-    for quantity, row, got, low, high, unit in compare(case, in_float32(case.rows)):
+    rows = thinned(in_float32(case.rows))
+    for quantity, row, got, low, high, unit in compare(case, rows):
         error = ulp(got, low, high, unit, case.flushed(*row), case.relative)
         if quantity not in found or not error <= found[quantity].ulp:
             true = float(low if abs(low) > abs(high) else high)
@@ -202,6 +204,11 @@ def measure(case: Accuracy) -> list[Error]:
 def over_bound(case: Accuracy) -> str:
     """What is off by more than its bound, for an assertion that nothing is."""
     return "\n".join(str(e) for e in measure(case) if not e.ulp <= case.bound)
+
+
+def thinned(rows: list[Row]) -> list[Row]:
+    """All rows, or in the quick tier every third."""
+    return rows[:: choose(3, 1)]
 
 
 def in_float32(rows: Iterable[tuple]) -> list[Row]:
@@ -270,7 +277,7 @@ def not_finite(case: Accuracy) -> str:
     ones. Kinks, where the second difference diverges, count as infinite, and so does
     what is within a factor 4 of the largest float, of which a term may overflow.
     """
-    rows = [row for row in in_float32(case.rows) if case.curved(*row)]
+    rows = [row for row in thinned(in_float32(case.rows)) if case.curved(*row)]
     largest = _OVERFLOW / 4
     found = []
     for (kind, i, j), entries in second_derivatives(case.loss, rows).items():
@@ -337,7 +344,7 @@ def second_difference(definition: Function, point: Sequence, i: int, j: int) -> 
     return sum(corners) / (4 * step[i] * step[j])
 
 
-def halves(case: Accuracy, dtype: Any, most: int = 100) -> str:
+def halves(case: Accuracy, dtype: Any, most: int = choose(50, 100)) -> str:
     """Where a result of half-precision inputs is no rounding of a right float32 one.
 
     Looked at for at most about as many rows as `most`.

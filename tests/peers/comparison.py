@@ -68,15 +68,19 @@ class Row:
 
 
 def cases(table: Iterable[Row]):
-    """Parametrises a test by the rows of a table and their inputs."""
-    return pytest.mark.parametrize(
-        ("row", "arrays"),
-        [
-            pytest.param(row, arrays, id=f"{row.id}-{case}")
-            for row in table
+    """Parametrises a test by the rows of a table and their inputs.
+
+    The quick tier has the first row of each of the peer's functions.
+    """
+    params, seen = [], set()
+    for row in table:
+        marks = pytest.mark.exhaustive if row.peer in seen else ()
+        seen.add(row.peer)
+        params += [
+            pytest.param(row, arrays, id=f"{row.id}-{case}", marks=marks)
             for case, arrays in row.cases.items()
-        ],
-    )
+        ]
+    return pytest.mark.parametrize(("row", "arrays"), params)
 
 
 def loss_named(name: str) -> Callable[..., Any]:
