@@ -319,3 +319,19 @@ def test_a_sure_ctc_alignment_of_two_frames_is_right_to_its_bound(ahead, true):
     loss = jl.ctc_loss(logits, np.zeros(2), np.array([1]), np.zeros(1))
     np.testing.assert_allclose(-np.log1p(-((1 + np.exp(ahead)) ** -2.0)), true, 1e-4)
     assert abs(float(loss) - true) <= 2 * 6e-8
+
+
+def test_smoothing_of_a_linear_layer_passes_classes_at_the_lowest_float():
+    """Two biases of finfo.min: their sum overflows, their mean does not."""
+    lowest = float(jnp.finfo(jnp.float32).min)
+    bias = jnp.array([0.0, lowest, lowest, 0.0])
+
+    def loss(alpha):
+        return jl.linear_cross_entropy(
+            jnp.zeros((1, 2)), jnp.ones((2, 4)), [0], bias=bias, label_smoothing=alpha
+        )[0]
+
+    value, slope = jax.value_and_grad(loss)(jnp.float32(0.1))
+    mean = -lowest / 2 + float(np.log(2))
+    np.testing.assert_allclose(value, 0.1 * mean, rtol=1e-6)
+    np.testing.assert_allclose(slope, mean, rtol=1e-6)

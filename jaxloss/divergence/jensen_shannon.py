@@ -5,12 +5,12 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 from jax.lax import stop_gradient
-from jax.typing import ArrayLike
 
 from jaxloss._core.arguments import checks
 from jaxloss._core.arguments.checks import between
 from jaxloss._core.arguments.public import public
 from jaxloss._core.arguments.tail import Reduction
+from jaxloss._core.arguments.types import ArrayLike
 from jaxloss._core.numerics.exact import two_difference
 from jaxloss._core.numerics.functions import accurate_expm1, magnitude
 from jaxloss._core.numerics.probability import log_softmax

@@ -105,22 +105,22 @@ def _cross_entropy(x, own, shared, fixed, keep, axis_name):
     x = logits(x, shared)
     labels, valid = clip_labels(x, fixed.labels, axis_name)
     top = available_after(pick(x, labels, **axis), maximum(x, **axis))
-    alpha, gap_sum = shared.label_smoothing, jnp.zeros((), x.dtype)
+    alpha, gap = shared.label_smoothing, jnp.zeros((), x.dtype)
+    classes = class_count(x, (1,), axis_name)
     if alpha is not None:
-        gap_sum = sum_over_devices(_gap_sum(x, top, shared), axis_name)
-        top = available_after(gap_sum, top)
+        gap = sum_over_devices(_mean_gap(x, top, shared, classes), axis_name)
+        top = available_after(gap, top)
     loss = surprisal(x, labels, **axis, top=top)
     if mass is not None:
         loss = zero_safe_product(mass, loss)
     if alpha is not None or shared.z_loss is not None:
         above = excess(x, labels, top, **axis)
     if alpha is not None:
-        classes = class_count(x, (1,), axis_name)
-        total = jnp.asarray(classes, x.dtype)
+        spread = above
         if shared.class_weights is not None:
-            total = jnp.sum(shared.class_weights, axis=-1)
-            total = sum_over_devices(total, axis_name)
-        spread = (gap_sum + total * above) / classes
+            total = jnp.sum(shared.class_weights / classes, axis=-1)
+            spread = sum_over_devices(total, axis_name) * above
+        spread = gap + spread
         loss = zero_safe_product(1 - alpha, loss) + zero_safe_product(alpha, spread)
     if shared.z_loss is not None:
         loss = loss + shared.z_loss * jnp.square(top + above)
@@ -150,11 +150,15 @@ def _guarded(x, mass, shared, dropped):
     )
 
 
-def _gap_sum(x, top, shared):
-    """Σ_j w_j (m - x_j) over the classes of this device."""
+def _mean_gap(x, top, shared, classes):
+    """Σ_j w_j (m - x_j) / C over the classes of this device.
+
+    Divided before the sum, which would overflow where several logits are masked by the
+    lowest float.
+    """
     # Adding -m instead of subtracting m keeps XLA from storing the broadcast of m, an
     # array of the logits' size, for both passes.
-    gaps = -(x + -top[:, None])
+    gaps = -(x + -top[:, None]) / classes
     # A class excluded by a bias of -inf adds inf, and its logit has no gradient.
     if shared.bias is not None:
         gaps = jnp.where(jnp.isneginf(x), jnp.inf, gaps)

@@ -5,6 +5,7 @@ costs one dispatch, not one for each operation. Inside `jit` nothing changes: th
 compiled function is inlined into the program around it.
 """
 
+import dataclasses
 import functools
 import inspect
 from collections.abc import Callable
@@ -37,13 +38,7 @@ def public(
     """
 
     def decorate(function: Callable[P, R]) -> Callable[P, R]:
-        parameters = inspect.signature(function).parameters
-        names = tuple(parameters)
-        positional = sum(p.kind is not p.KEYWORD_ONLY for p in parameters.values())
-        arrays = frozenset(n for n, p in parameters.items() if _is_array(p))
-        traced_numbers = arrays.difference(static)
-        defaults = {n: p.default for n, p in parameters.items()}
-        lead = names[0]
+        signature = _Signature.of(function, static, domains)
 
         # The options are one static argument, a tuple of pairs.
         def run(options, traced):
@@ -54,43 +49,11 @@ def public(
 
         @functools.wraps(function)
         def call(*args: P.args, **kwargs: P.kwargs) -> R:
-            given = dict(zip(names, args, strict=False))
-            if len(args) > positional or not given.keys().isdisjoint(kwargs):
-                return function(*args, **kwargs)  # which raises
-            given.update(kwargs)
-            options, traced = [], {}
-            for name, value in given.items():
-                if name not in arrays or value is None:
-                    if value is defaults.get(name):
-                        continue
-                    if callable(value):  # which a cache of programs would keep alive
-                        return function(*args, **kwargs)
-                    options.append((name, value))
-                elif isinstance(value, jax.Array | dict):
-                    traced[name] = value
-                else:
-                    if name in domains:
-                        domains[name].check(name, value)
-                    if isinstance(value, int | float):
-                        # A number in the place of data counts as floating.
-                        value = float(value) if name == lead else value
-                        if value == defaults[name]:
-                            continue
-                        if name not in traced_numbers:
-                            options.append((name, value))
-                            continue
-                    else:
-                        value = _to_numpy(value, floating=name == lead)
-                        if value is None:
-                            return function(*args, **kwargs)
-                    traced[name] = value
-            key = tuple(sorted(options, key=_first))
-            try:
-                hash(key)
-            except TypeError:  # an option that is a list, say
+            parts = signature.split(args, kwargs)
+            if parts is None:
                 return function(*args, **kwargs)
             try:
-                return compiled(key, traced)
+                return compiled(*parts)
             except (TypeError, ValueError) as error:
                 # The checks name the argument first. Where in a trace they did so says
                 # nothing to the caller, nor does JAX's note on it.
@@ -101,6 +64,74 @@ def public(
         return call  # type: ignore[return-value]
 
     return decorate
+
+
+@dataclasses.dataclass(frozen=True)
+class _Signature:
+    """The parameters of a public function, and which of them are traced."""
+
+    names: tuple[str, ...]
+    positional: int
+    arrays: frozenset[str]
+    static: frozenset[str]
+    defaults: dict[str, Any]
+    domains: dict[str, Interval]
+
+    @classmethod
+    def of(cls, function, static, domains):
+        parameters = inspect.signature(function).parameters
+        return cls(
+            tuple(parameters),
+            sum(p.kind is not p.KEYWORD_ONLY for p in parameters.values()),
+            frozenset(n for n, p in parameters.items() if _is_array(p)),
+            frozenset(static),
+            {n: p.default for n, p in parameters.items()},
+            domains,
+        )
+
+    def split(self, args, kwargs):
+        """The static options and the traced arrays of a call.
+
+        None for a call that has to be made as it is: it raises, or an option cannot be
+        the key of a compiled program.
+        """
+        given = dict(zip(self.names, args, strict=False))
+        if len(args) > self.positional or not given.keys().isdisjoint(kwargs):
+            return None
+        given.update(kwargs)
+        options, traced = [], {}
+        for name, value in given.items():
+            if isinstance(value, jax.Array | dict) and name in self.arrays:
+                traced[name] = value
+                continue
+            if value is self.defaults.get(name, inspect.Parameter.empty):
+                continue
+            if name not in self.arrays or value is None:
+                if callable(value):  # which a cache of programs would keep alive
+                    return None
+                options.append((name, value))
+                continue
+            if name in self.domains:
+                self.domains[name].check(name, value)
+            if isinstance(value, int | float):
+                # A number in the place of data counts as floating.
+                value = float(value) if name == self.names[0] else value
+                if value == self.defaults[name]:
+                    continue
+                if name in self.static:
+                    options.append((name, value))
+                    continue
+            else:
+                value = _to_numpy(value, floating=name == self.names[0])
+                if value is None:
+                    return None
+            traced[name] = value
+        key = tuple(sorted(options, key=_first))
+        try:
+            hash(key)
+        except TypeError:  # an option that is a list, say
+            return None
+        return key, traced
 
 
 def _is_array(parameter: inspect.Parameter) -> bool:
