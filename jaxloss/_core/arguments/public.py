@@ -38,7 +38,8 @@ def public(
     """
 
     def decorate(function: Callable[P, R]) -> Callable[P, R]:
-        signature = _Signature.of(function, static, domains)
+        # At the first call, since to inspect every loss takes a tenth of a second.
+        signature = functools.cache(lambda: _Signature.of(function, static, domains))
 
         # The options are one static argument, a tuple of pairs.
         def run(options, traced):
@@ -49,7 +50,7 @@ def public(
 
         @functools.wraps(function)
         def call(*args: P.args, **kwargs: P.kwargs) -> R:
-            parts = signature.split(args, kwargs)
+            parts = signature().split(args, kwargs)
             if parts is None:
                 return function(*args, **kwargs)
             try:
