@@ -441,6 +441,7 @@ def test_masked_sequences_may_hold_anything():
     assert not gradient[1].any()
 
 
+@pytest.mark.optimised  # equal to the last bit
 def test_masked_classes_are_impossible_and_a_frame_without_any_is_padding():
     logits, frames, labels, unused = ragged(33, 6, 4, [(6, 2), (5, 1), (6, 2)])
     keep = np.ones((3, 6, 4), bool)
