@@ -9,7 +9,7 @@ from jax import export
 
 import jaxloss as jl
 
-pytestmark = pytest.mark.usefixtures("device")
+pytestmark = [pytest.mark.usefixtures("device"), pytest.mark.any_program]
 
 # The rows are cut into chunks, whose number has to be known when the loss is traced.
 IN_CHUNKS = {

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from common import each_case, weighted
 
-pytestmark = pytest.mark.usefixtures("device", "x64")
+pytestmark = [pytest.mark.usefixtures("device", "x64"), pytest.mark.any_program]
 
 STEP = 1e-6
 JUMP = 1e4 * STEP
