@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import tier
 from common import assert_close, each_case, take, weighted
 from jax import export
 
@@ -59,7 +60,27 @@ def smaller(case, arrays):
     return {n: x[..., :-1] if n in by_class else x for n, x in arrays.items()}
 
 
-@each_case()
+# A rule on numbers, a class axis with labels and with shares, a loop, pairs, chunks.
+RUN_IN_QUICK = {
+    "huber_loss",
+    "softmax_cross_entropy_with_integer_labels",
+    "softmax_cross_entropy",
+    "ctc_loss",
+    "ntxent",
+    "linear_cross_entropy",
+    "dice_loss",
+}
+
+
+@each_case(once=True)
+def test_program_of_symbolic_sizes_has_no_effect(case):
+    """What it takes to be written out: such a program is traced, and has no effect."""
+    real, rest = weighted(case)
+    program = jax.jit(lambda real, rest: measured(case, real, rest))
+    assert not program.trace(*symbolic(case, real, rest)).jaxpr.effects
+
+
+@each_case(lambda case: tier.EXHAUSTIVE or case.id in RUN_IN_QUICK)
 def test_exported_program_is_right_at_every_size(case):
     real, rest = weighted(case)
     program = jax.jit(lambda real, rest: measured(case, real, rest))
@@ -70,7 +91,7 @@ def test_exported_program_is_right_at_every_size(case):
         assert_close(read_back.call(*arguments), program(*arguments))
 
 
-@each_case(lambda case: case.independent)
+@each_case(lambda case: case.independent, once=True)
 def test_loss_can_be_mapped_over_no_example(case):
     real, rest = (take(case, part, slice(0)) for part in weighted(case))
     batched = {*case.inputs, "weights"}

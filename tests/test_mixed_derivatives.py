@@ -6,13 +6,12 @@ the derivative of the loss there, not that of a constant. The Hessian over all r
 arguments has to be symmetric, and to agree with differences of the first derivative.
 """
 
-import functools
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from common import each_case, weighted
+from common import cotangent, each_case, weighted
+from programs import derivatives
 
 pytestmark = [pytest.mark.usefixtures("device", "x64"), pytest.mark.any_program]
 
@@ -37,74 +36,62 @@ def points(case):
             yield label, {**plain, case.lead: value}, rest
 
 
-@functools.cache
-def program(case):
-    """The gradient, and the products of the Hessian with some tangents."""
-
-    @jax.jit
-    def run(real, rest, lines):
-        def gradient(real):
-            return jax.grad(lambda real: jnp.sum(case({**real, **rest})))(real)
-
-        def product(line):
-            return jax.jvp(gradient, (real,), (line,))[1]
-
-        return gradient(real), jax.vmap(product)(lines)
-
-    return run
-
-
-def dot(x, y):
-    return sum(np.vdot(x[name], y[name]) for name in x)
-
-
-def jump(x, y):
-    """The largest change of an entry; inf where there is no number."""
-    change = max(np.abs(x[name] - y[name]).max(initial=0) for name in x)
-    return change if np.isfinite(change) else np.inf
-
-
 def moves(real, names, seed):
     """A tangent of some arguments alone."""
     draw = np.random.default_rng(seed).normal
     return {n: draw(size=x.shape) * (n in names) for n, x in real.items()}
 
 
-@each_case(lambda case: not case.options.get("reduce_fn"))
+def changes(ahead, here, back):
+    """Right and left differences of the gradient by entry; None where it jumps."""
+    sides = []
+    for side in (ahead, back):
+        change = {n: side[n] - here[n] for n in here}
+        largest = max(np.abs(x).max(initial=0) for x in change.values())
+        if not largest <= JUMP:  # a zero vector, or the end of a domain
+            return None
+        sides.append(change)
+    right, left = sides
+    return {n: (right[n] / STEP, -left[n] / STEP) for n in here}
+
+
+@each_case(once=True)
 def test_second_derivatives_are_symmetric_and_those_of_the_first(case):
-    run = program(case)
+    run, ct = derivatives(case), cotangent(case, jnp.float64)
     for label, real, rest in points(case):
-        each = [moves(real, {name}, i) for i, name in enumerate(real)]
-        lines = {n: np.stack([line[n] for line in each]) for n in real}
-        gradient, products = jax.tree.map(np.asarray, run(real, rest, lines))
-        products = [{n: x[i] for n, x in products.items()} for i in range(len(each))]
-        if not all(np.isfinite(x).all() for x in gradient.values()):
-            continue  # the loss has no derivative there
+        for seed, name in enumerate(real):
+            line = moves(real, {name}, seed)
 
-        def gradient_at(step, line, real=real, rest=rest, lines=lines):
-            there = {n: x + step * line[n] for n, x in real.items()}
-            return jax.tree.map(np.asarray, run(there, rest, lines)[0])
+            def at(step, real=real, rest=rest, line=line):
+                there = {n: x + step * line[n] for n, x in real.items()}
+                return jax.tree.map(np.asarray, run(there, rest, ct, line))
 
-        for line, product, name in zip(each, products, real, strict=True):
-            ahead, back = gradient_at(STEP, line), gradient_at(-STEP, line)
-            if jump(ahead, gradient) > JUMP or jump(back, gradient) > JUMP:
-                continue  # a zero vector, say, where the gradient itself is not smooth
-            for other, of_other, other_name in zip(each, products, real, strict=True):
-                where = f"{label}: {name}, {other_name}"
+            here = at(0.0)
+            if not all(np.isfinite(x).all() for x in here["gradient"].values()):
+                continue  # the loss has no derivative there
+            sides = changes(
+                at(STEP)["gradient"], here["gradient"], at(-STEP)["gradient"]
+            )
+            if sides is None:
+                continue
+            for other, (right, left) in sides.items():
                 # At a kink of the first derivative there is no second one.
-                sides = [dot(ahead, other), dot(gradient, other), dot(back, other)]
-                right, left = sides[0] - sides[1], sides[1] - sides[2]
-                size = max(abs(right), abs(left)) / STEP
-                if abs(right - left) / STEP > 1e-3 * (1 + size):
-                    continue
-                found = dot(product, other)
+                size = np.maximum(np.abs(right), np.abs(left))
+                smooth = np.abs(right - left) <= 1e-3 * (1 + size)
+                where = f"{label}: {name}, {other}"
+                for nesting in ("forward over reverse", "reverse over reverse"):
+                    np.testing.assert_allclose(
+                        here[nesting][other][smooth],
+                        ((right + left) / 2)[smooth],
+                        rtol=2e-5,
+                        atol=2e-5,
+                        err_msg=f"{where}, {nesting}",
+                    )
+                # H v and the transpose's: the Hessian is symmetric.
                 np.testing.assert_allclose(
-                    found,
-                    (right + left) / (2 * STEP),
-                    rtol=2e-5,
-                    atol=2e-5,
+                    here["forward over reverse"][other][smooth],
+                    here["reverse over reverse"][other][smooth],
+                    rtol=1e-9,
+                    atol=1e-9,
                     err_msg=where,
-                )
-                np.testing.assert_allclose(
-                    found, dot(of_other, line), rtol=1e-9, atol=1e-9, err_msg=where
                 )

@@ -5,6 +5,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from jaxloss._core.arguments import checks
 from jaxloss._core.arguments.tail import Tail
@@ -104,7 +105,7 @@ def integer_arguments(
 
 def _way_out(name, shape, labels, axis):
     """What a message on labels says of the two common mistakes."""
-    found = jnp.shape(labels)
+    found = np.shape(labels)
     if found == shape and shape:
         return (
             f"for one-hot labels pass `jnp.argmax(labels, {axis})`, "
