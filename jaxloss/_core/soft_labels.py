@@ -9,7 +9,7 @@ from jax.lax import stop_gradient
 
 from jaxloss._core.compilers import capped_product, stored_exponential
 from jaxloss._core.devices import sum_over_devices
-from jaxloss._core.numerics.exact import two_difference, with_derivative_of
+from jaxloss._core.numerics.exact import difference_from_own, with_derivative_of
 from jaxloss._core.numerics.functions import accurate_expm1
 from jaxloss._core.rule.analytic import analytic
 from jaxloss._core.rule.varying import vary_as
@@ -21,7 +21,7 @@ from jaxloss._core.softmax import Axes, maximum, surprisals
 # as x_j - m is large; what it took is put back. e - floor(e) is e, 0 at a maximum, and
 # has the slope of e everywhere. With ties the whole sum is at least 2.
 def _exponentials(logits, top):
-    gap, lost = two_difference(logits, top)
+    gap, lost = difference_from_own(logits, top)
     return stored_exponential(gap, lost)
 
 

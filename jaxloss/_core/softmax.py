@@ -20,7 +20,7 @@ from jaxloss._core.devices import (
     placement,
     sum_over_devices,
 )
-from jaxloss._core.numerics.exact import two_difference, with_derivative_of
+from jaxloss._core.numerics.exact import difference_from_own, with_derivative_of
 from jaxloss._core.rule.analytic import analytic
 
 Axes = int | tuple[int, ...]
@@ -89,7 +89,7 @@ def maximum(logits: jax.Array, axis: Axes, axis_name: str | None = None) -> jax.
 def softmax(logits: jax.Array, axis: Axes, axis_name: str | None = None) -> jax.Array:
     """softmax(logits) within 4 ulp, with accurate derivatives; 0 if all are -inf."""
     top = jnp.expand_dims(maximum(logits, axis, axis_name), axis)
-    gap, lost = two_difference(logits, top)
+    gap, lost = difference_from_own(logits, top)
     e = jnp.exp(gap) * (1 + lost)
     total = sum_over_devices(jnp.sum(e, axis=axis, keepdims=True), axis_name)
     return e / jnp.where(total == 0, 1, total)
@@ -134,7 +134,7 @@ pick = analytic(_pick_forward, _pick_backward)
 # of optax's form (benchmarks/README.md), where one more select costs a pass.
 def _rest(logits, labels, top, axis, axis_name):
     hit = at_label(logits, labels, axis, axis_name)
-    gap, lost = two_difference(logits, top)
+    gap, lost = difference_from_own(logits, top)
     return hit, jnp.where(hit, 0, jnp.exp(gap) * (1 + lost))
 
 
@@ -264,7 +264,7 @@ def _behind(logits, top):
 # is softmax(x), the maximum's own class included: e - 1 there is 0 and has e's slope,
 # which the second derivative needs.
 def _excess_forward(logits, top, *, axis, axis_name):
-    gap, lost = two_difference(logits, jnp.expand_dims(top, axis))
+    gap, lost = difference_from_own(logits, jnp.expand_dims(top, axis))
     first = gap == 0
     e = jnp.exp(gap)
     rest = jnp.sum(jnp.where(first, e - 1, e * (1 + lost)), axis=axis)
@@ -277,7 +277,7 @@ def _excess_backward(residuals, cotangent, *, axis, axis_name):
     logits, top, rest = residuals
     none = rest == -1  # no class is possible
     share = jnp.expand_dims(1 / jnp.where(none, 1, 1 + rest), axis)
-    gap, lost = two_difference(logits, jnp.expand_dims(top, axis))
+    gap, lost = difference_from_own(logits, jnp.expand_dims(top, axis))
     slope = jnp.exp(gap) * (1 + lost) * share
     slope = _like_softmax(slope, logits, axis, axis_name)
     return jnp.expand_dims(cotangent, axis) * slope, None

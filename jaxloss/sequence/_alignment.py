@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxloss._core.numerics import scaled
-from jaxloss._core.numerics.exact import two_difference
+from jaxloss._core.numerics.exact import difference_from_own
 from jaxloss._core.numerics.scaled import Scaled
 from jaxloss._core.rule.analytic import analytic
 from jaxloss._core.softmax import maximum
@@ -143,7 +143,7 @@ def _emission(logits, symbols, frames):
     rounding = jnp.sum(jnp.where(frames, rounding[..., 0], 0), axis=-1)
     picked = jnp.take_along_axis(logits, symbols[..., None, :], axis=-1, mode="clip")
     picked, top, total = (jnp.moveaxis(x, -2, 0) for x in (picked, top, total))
-    gap, lost = two_difference(picked, top)
+    gap, lost = difference_from_own(picked, top)
     power = scaled.exp(gap, lost)
     emission = Scaled(power.mantissa / total, power.exponent)
     one = Scaled(jnp.ones_like(gap), jnp.zeros_like(gap))
@@ -157,7 +157,7 @@ def _softmax(logits):
     nearly all the probability.
     """
     top = maximum(logits, -1)[..., None]
-    gap, lost = two_difference(logits, top)
+    gap, lost = difference_from_own(logits, top)
     exps = jnp.exp(gap) * (1 + lost)
     total = jnp.sum(exps, axis=-1, keepdims=True)
     rest = jnp.sum(jnp.where(gap == 0, 0, exps), axis=-1, keepdims=True)

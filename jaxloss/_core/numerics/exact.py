@@ -13,18 +13,29 @@ import jax.numpy as jnp
 from jaxloss._core.rule.analytic import pointwise
 
 
-@functools.partial(jax.jit, inline=True)  # one operation to `jax.debug_nans`
 def two_difference(a: jax.Array, b: jax.Array) -> tuple[jax.Array, jax.Array]:
     """fl(a - b) and what rounding took from it, exactly (Knuth's TwoSum).
 
     The second part is 0 where the difference overflows, and carries no derivative:
     the first has it all.
     """
-    difference = a - b
-    a, b, d = jax.lax.stop_gradient((a, b, difference))
     # Of a constant a, XLA (JAX 0.10) makes (a - b) - a the term -b, which is not what
     # rounding kept. a + 0 · b is no constant, and NaN only where the result is 0.
-    a = a + 0 * b
+    return _two_difference(a, b, a + 0 * b)
+
+
+def difference_from_own(a: jax.Array, b: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """The same for b computed from a: where a is a constant, so is everything.
+
+    Without the term 0 · b, which XLA for CPU may materialise.
+    """
+    return _two_difference(a, b, a)
+
+
+@functools.partial(jax.jit, inline=True)  # one operation to `jax.debug_nans`
+def _two_difference(a, b, again):
+    difference = a - b
+    a, b, d = jax.lax.stop_gradient((again, b, difference))
     kept = d - a
     lost = (a - (d - kept)) - (b + kept)
     return difference, jnp.where(jnp.isfinite(lost), lost, 0)

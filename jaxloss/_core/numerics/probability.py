@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 from jax.lax import bitcast_convert_type, logistic, stop_gradient
 
-from jaxloss._core.numerics.exact import two_difference
+from jaxloss._core.numerics.exact import difference_from_own, two_difference
 from jaxloss._core.numerics.functions import power_series
 from jaxloss._core.rule.analytic import pointwise
 from jaxloss._core.softmax import Axes
@@ -33,7 +33,7 @@ def log_softmax(logits: jax.Array, axis: Axes) -> LogSoftmax:
     is left out of the sum of the others, which keeps its digits, and so do derivatives.
     Where several share the maximum none is left out, and none has p near 1.
     """
-    gap, lost = two_difference(logits, _top(logits, axis))
+    gap, lost = difference_from_own(logits, _top(logits, axis))
     first = gap == 0
     count = jnp.sum(first, axis=axis, keepdims=True, dtype=gap.dtype)
     alone = jnp.where(count <= 1, 1, 0).astype(gap.dtype)
