@@ -8,7 +8,12 @@ from jax.lax import PrecisionLike
 
 from jaxloss._core.arguments import checks
 from jaxloss._core.arguments.checks import above, between
-from jaxloss._core.arguments.classes import Examples, ignored, weight_of_label
+from jaxloss._core.arguments.classes import (
+    Examples,
+    ignored,
+    per_class,
+    weight_of_label,
+)
 from jaxloss._core.arguments.public import public
 from jaxloss._core.arguments.tail import Reduction
 from jaxloss._core.arguments.types import ArrayLike
@@ -145,10 +150,9 @@ def linear_cross_entropy(
     hidden = mask_rows(hidden, tail)
     labels = _check_labels(labels, kernel, axis_name, tail)
 
-    classes = kernel.shape[1]
-    shared = _logit_parameters(bias, logit_softcap, temperature, classes, dtype)
+    shared = _logit_parameters(bias, logit_softcap, temperature, kernel, dtype)
     shared = shared._replace(
-        class_weights=_per_class("class_weights", class_weights, classes, dtype),
+        class_weights=_per_class("class_weights", class_weights, kernel, dtype),
         label_smoothing=_unless(0, "label_smoothing", label_smoothing, dtype),
         z_loss=_unless(0, "z_loss", z_loss, dtype),
     )
@@ -249,7 +253,7 @@ def linear_log_probs(
     labels = labels if tail.keep is None else jnp.where(tail.keep, labels, 0)
     hidden = mask_rows(hidden, tail)
     labels = _check_labels(labels, kernel, axis_name, tail)
-    shared = _logit_parameters(bias, logit_softcap, temperature, kernel.shape[1], dtype)
+    shared = _logit_parameters(bias, logit_softcap, temperature, kernel, dtype)
     operands = Operands(hidden, kernel, Own(), shared)
     # Half the default size: the entropy's gradient needs a second array as large as the
     # logits.
@@ -304,27 +308,19 @@ def _arguments(hidden, kernel, labels, axis_name):
     return hidden.astype(operand), kernel.astype(operand), labels, dtype
 
 
-def _logit_parameters(bias, logit_softcap, temperature, classes, dtype):
+def _logit_parameters(bias, logit_softcap, temperature, kernel, dtype):
     cap = None
     if logit_softcap is not None:
         cap = checks.scalar("logit_softcap", logit_softcap, dtype)
     return Shared(
-        bias=_per_class("bias", bias, classes, dtype),
+        bias=_per_class("bias", bias, kernel, dtype),
         logit_softcap=cap,
         temperature=_unless(1, "temperature", temperature, dtype),
     )
 
 
-def _per_class(name, value, classes, dtype):
-    if value is None:
-        return None
-    array = checks.to_array(name, value)
-    if array.shape != (classes,):
-        raise ValueError(
-            f"`{name}` must have one number per class, shape {(classes,)}, "
-            f"got shape {array.shape}."
-        )
-    return array.astype(dtype)[None]
+def _per_class(name, value, kernel, dtype):
+    return None if value is None else per_class(name, value, kernel, (1,), dtype)
 
 
 def _unless(neutral, name, value, dtype):
