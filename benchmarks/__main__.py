@@ -1,4 +1,7 @@
-"""`python -m benchmarks`: times all rows, prints the table and writes it."""
+"""`python -m benchmarks`: times all rows, prints the table and writes it.
+
+With `--compile-for` it times nothing, and shows what XLA plans for accelerators.
+"""
 
 import argparse
 import datetime
@@ -6,6 +9,7 @@ import importlib.metadata
 import os
 import pathlib
 import platform
+import re
 
 import jax
 from tqdm import tqdm
@@ -13,14 +17,25 @@ from tqdm import tqdm
 from benchmarks import eager, report
 from benchmarks.cases import ROWS, installed
 from benchmarks.measure import measure
+from benchmarks.planned import command
+from benchmarks.planned.targets import TARGETS
 
 
 def main() -> None:
     options = _arguments()
-    rows = [row for row in ROWS if options.rows is None or options.rows in row.name]
+    if options.compile_for:
+        command.compile_for(
+            options.compile_for, options.rows or "", options.output, options.dump
+        )
+    else:
+        _timed(options)
+
+
+def _timed(options: argparse.Namespace) -> None:
+    rows = [row for row in ROWS if re.search(options.rows or "", row.name)]
     if not rows:
         names = ", ".join(row.name for row in ROWS)
-        raise SystemExit(f"No row's name contains {options.rows!r}: {names}.")
+        raise SystemExit(f"No row's name matches {options.rows!r}: {names}.")
     of_calls = None
     if options.rows is None:
         print("Calls outside jit:")
@@ -64,7 +79,20 @@ def main() -> None:
 
 def _arguments():
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("--rows", help="only the rows whose name contains this text")
+    parser.add_argument(
+        "--rows", help="only the rows whose name has a match of this regular expression"
+    )
+    parser.add_argument(
+        "--compile-for",
+        nargs="+",
+        choices=TARGETS,
+        metavar="TARGET",
+        help="time nothing; compile for these accelerators, which need not be there, "
+        f"and show what the compiler planned: {', '.join(TARGETS)}",
+    )
+    parser.add_argument(
+        "--dump", type=pathlib.Path, help="folder for the text of what is compiled"
+    )
     parser.add_argument("--rounds", type=int, default=9, help="rounds that count")
     parser.add_argument(
         "--quick", action="store_true", help="tiny inputs: a smoke test"

@@ -54,12 +54,13 @@ def test_distance_beyond_a_variable_of_constants():
 
 
 @pytest.mark.parametrize("scale", [1e-30, 1e30])
-def test_fraction_of_a_constant_can_be_squared(scale):
+def test_a_scaled_constant_can_be_squared(scale):
     x = VARIABLE[:8] * np.float32(scale / np.abs(VARIABLE[:8]).max())
 
     def norm():
         largest = exact.scale_of(jnp.max(jnp.abs(jnp.asarray(x))))
-        ratio = exact.fraction(jnp.asarray(x), jnp.broadcast_to(largest, x.shape))
+        inverse = jnp.broadcast_to(1 / largest, x.shape)
+        ratio = exact.scaled(jnp.asarray(x), inverse)
         return jnp.sum(ratio * ratio)
 
     expected = np.sum((x.astype(float) / np.abs(x.astype(float)).max()) ** 2)

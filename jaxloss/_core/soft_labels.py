@@ -43,15 +43,14 @@ def _soft_forward(logits, labels, top, *, axis, axis_name):
     top = jnp.expand_dims(top, axis)
     rest = _sum_of_rest(_exponentials(logits, top), axis, axis_name)
     mass = sum_over_devices(jnp.sum(labels, axis=axis, keepdims=True), axis_name)
-    base = jnp.log1p(rest)
     # By halves: m - x_j may overflow where q_j times it does not.
     behind = capped_product(labels, -(logits / 2 + -top / 2))
     behind = sum_over_devices(jnp.sum(behind, axis=axis), axis_name)
     behind = jnp.where(behind == 0, 0, 2 * behind)
-    value = behind + jnp.squeeze(mass * base, axis)
+    value = behind + jnp.squeeze(mass * jnp.log1p(rest), axis)
     apart = jnp.expand_dims(behind, axis) != 0
     others = _sum_below(logits, labels, top, rest, apart, axis, axis_name)
-    return value, (logits, labels, top, rest, mass, others, base)
+    return value, (logits, labels, top, rest, mass, others)
 
 
 # Where r < 1/2, one class is dominant: it alone has the maximum, and more than 2/3 of
@@ -96,11 +95,11 @@ def _soft_slope(logits, labels, top, rest, mass, others):
 
 
 def _soft_backward(residuals, cotangent, *, axis, axis_name):
-    logits, labels, top, rest, mass, others, base = residuals
+    logits, labels, top, rest, mass, others = residuals
     cotangent = jnp.expand_dims(cotangent, axis)
     slope = _soft_slope(logits, labels, top, rest, mass, others)
     # Not inf there, even under a label: times a class weight of 0 it would be NaN.
-    surprise = jnp.where(jnp.isneginf(logits), 0, base - (logits - top))
+    surprise = jnp.where(jnp.isneginf(logits), 0, jnp.log1p(rest) - (logits - top))
     return cotangent * slope, cotangent * surprise, None
 
 

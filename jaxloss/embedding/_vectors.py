@@ -7,7 +7,7 @@ from jax.lax import stop_gradient
 
 from jaxloss._core.arguments import checks
 from jaxloss._core.devices import broadcast_to
-from jaxloss._core.numerics.exact import fraction, scale_of
+from jaxloss._core.numerics.exact import scale_of, scaled
 
 
 def unit_vector(x, epsilon, axes):
@@ -19,13 +19,13 @@ def unit_vector(x, epsilon, axes):
     """
     largest = stop_gradient(jnp.max(jnp.abs(x), axis=axes, keepdims=True, initial=0))
     zero = largest == 0
-    scale = scale_of(largest)
-    scaled = fraction(x, broadcast_to(scale, x))
-    square = jnp.sum(scaled * scaled, axis=axes, keepdims=True)
+    inverse = 1 / scale_of(largest)
+    small = scaled(x, broadcast_to(inverse, x))
+    square = jnp.sum(small * small, axis=axes, keepdims=True)
     norm = jnp.sqrt(jnp.where(zero, 1, square))
-    floor = jnp.sqrt(epsilon) / scale
+    floor = jnp.sqrt(epsilon) * inverse
     unit = ~zero & (norm >= floor)
-    vector = jnp.where(zero, 0, scaled / jnp.where(unit | zero, norm, floor))
+    vector = jnp.where(zero, 0, small / jnp.where(unit | zero, norm, floor))
     return vector, jnp.squeeze(unit, axes)
 
 

@@ -15,9 +15,9 @@ from jaxloss._core.arguments.public import public
 from jaxloss._core.arguments.tail import Reduction
 from jaxloss._core.arguments.types import ArrayLike
 from jaxloss._core.numerics.exact import (
-    fraction,
-    fraction_value,
     scale_of,
+    scaled,
+    scaled_value,
     two_difference,
 )
 from jaxloss._core.rule.analytic import analytic
@@ -274,7 +274,8 @@ def _distance(x, y, axis, degree, eps):
     inverse = 1 / degree
     root = jnp.where(eps > 0, jnp.where(eps > 0, eps, 1) ** inverse, 0)
     scale = scale_of(jnp.maximum(largest, stop_gradient(root)))
-    ratio = fraction(gap, checks.broadcast_to(jnp.expand_dims(scale, axis), gap))
+    shrink = checks.broadcast_to(jnp.expand_dims(1 / scale, axis), gap)
+    ratio = scaled(gap, shrink)
     power = degree if isinstance(degree, int | float) else jnp.expand_dims(degree, axis)
     powers = jnp.where(ratio == 0, 0, jnp.where(ratio == 0, 1, ratio) ** power)
     offset = jnp.where(eps > 0, eps / jnp.where(eps > 0, scale, 1) ** degree, 0)
@@ -309,10 +310,11 @@ def _scaled_distance(x, y, eps, axis):
     largest = jnp.max(jnp.maximum(x, y) - jnp.minimum(x, y), axis=axis, initial=0)
     root = jnp.sqrt(eps)
     scale = scale_of(jnp.maximum(largest, root))
-    ratio = fraction_value(y - x, jnp.expand_dims(scale, axis))
-    offset = fraction_value(root, scale)
-    distance = scale * jnp.sqrt(jnp.sum(ratio * ratio, axis=axis) + offset * offset)
-    return jnp.where(jnp.isinf(largest), jnp.inf, distance)
+    # The square of the bound is infinite, and so is an infinite distance.
+    bound = float(jnp.finfo(x.dtype).max)
+    ratio = scaled_value(y - x, jnp.expand_dims(1 / scale, axis), bound)
+    offset = scaled_value(root, 1 / scale)
+    return scale * jnp.sqrt(jnp.sum(ratio * ratio, axis=axis) + offset * offset)
 
 
 def _euclidean_backward(residuals, cotangent, *, axis):

@@ -42,30 +42,28 @@ def _two_difference(a, b, again):
 
 
 def scale_of(largest: jax.Array) -> jax.Array:
-    """A number to divide by before squaring, near the largest entry.
+    """A number near the largest entry, whose inverse makes squares safe.
 
-    XLA multiplies by its inverse, which it would flush to 0 beyond this bound; and 0
-    and inf scale nothing.
+    Beyond this bound the inverse would be flushed to 0; and 0 and inf scale nothing.
     """
     scale = jnp.minimum(largest, 0.5 / float(jnp.finfo(largest.dtype).tiny))
     return jnp.where((largest == 0) | jnp.isinf(largest), 1, scale)
 
 
 @pointwise
-def fraction(x: jax.Array, scale: jax.Array):
-    """x / scale, safe to square, for the `scale_of` the largest finite |x|."""
-    ratio, inverse = fraction_value(x, scale), 1 / scale
-    return ratio, (inverse, -ratio * inverse)
+def scaled(x: jax.Array, inverse: jax.Array):
+    """x · inverse, safe to square, for the inverse of the `scale_of` the largest |x|."""
+    return scaled_value(x, inverse), (inverse, x)
 
 
-def fraction_value(x: jax.Array, scale: jax.Array) -> jax.Array:
+def scaled_value(x: jax.Array, inverse: jax.Array, bound: float = 16) -> jax.Array:
     """The same without a derivative, in a rule's value.
 
-    The clip changes nothing, since |x| is at most 8 times the scale. Without it XLA
-    takes a constant 1 / scale out of the square of the fraction, and the square of x
-    and that of 1 / scale over- or underflow.
+    The bound changes no finite x, which is at most 8 times the scale. Without it XLA
+    takes a constant inverse out of the square of the product, and the square of x and
+    that of the inverse over- or underflow.
     """
-    return jnp.maximum(jnp.minimum(x / scale, 16), -16)
+    return jnp.maximum(jnp.minimum(x * inverse, bound), -bound)
 
 
 def leading(x: jax.Array) -> jax.Array:
