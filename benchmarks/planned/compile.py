@@ -1,0 +1,76 @@
+"""Compiles rows for a target and reads what the compiler planned."""
+
+import re
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from benchmarks.planned import hlo, traffic
+from benchmarks.planned.peers import Loss
+from benchmarks.planned.rows import Row
+from benchmarks.planned.targets import Device
+
+
+def compiled(
+    loss: Loss, inputs: tuple, wrt: tuple[int, ...], device: Device
+) -> jax.stages.Compiled:
+    """Value and gradient of a loss, compiled for one device."""
+    whole = NamedSharding(Mesh(np.array([device]), ("x",)), PartitionSpec())
+    placed = jax.tree.map(
+        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=whole), inputs
+    )
+    return jax.jit(jax.value_and_grad(loss, wrt)).lower(*placed).compile()
+
+
+def measure(
+    row: Row, device: Device, only: Sequence[str] = (), dump: Path | None = None
+) -> dict[str, Any]:
+    """The figures of jaxloss and of the peers, or only of the programs named.
+
+    A program's figures are the bytes of its temporaries, the bytes that it moves, its
+    passes, the dtype of its loss, and the seconds of its compilation. A pass is a
+    kernel that reads or writes at least a quarter of the largest input's size.
+    """
+    programs = {}
+    for name, loss in {"jaxloss": row.jaxloss, **row.peers}.items():
+        if only and name not in only:
+            continue
+        try:
+            programs[name] = _figures(row, name, loss, device, dump)
+        except Exception as error:  # a peer that a compiler refuses is worth a line
+            if name == "jaxloss":
+                raise
+            first = str(error).splitlines()[0] if str(error) else ""
+            programs[name] = {"failed": f"{type(error).__name__}: {first}"[:200]}
+    return {
+        "row": row.name,
+        "dtype": row.dtype,
+        "largest_input": row.largest_input,
+        "programs": programs,
+    }
+
+
+def _figures(row, name, loss, device, dump):
+    start = time.perf_counter()
+    program = compiled(loss, row.inputs, row.moving(name), device)
+    seconds = time.perf_counter() - start
+    text, memory = program.as_text(), program.memory_analysis()
+    assert text is not None
+    assert memory is not None
+    if dump is not None:
+        dump.mkdir(parents=True, exist_ok=True)
+        file = re.sub(r"\W+", "-", f"{row.label} {name}")
+        (dump / f"{file}.hlo").write_text(text)
+    parsed = hlo.read(text)
+    return {
+        "temporaries": memory.temp_size_in_bytes,
+        "moved": traffic.moved(parsed),
+        "passes": traffic.passes(parsed, row.largest_input / 4),
+        "dtype": str(jax.eval_shape(loss, *row.inputs).dtype),
+        "seconds": round(seconds, 1),
+    }

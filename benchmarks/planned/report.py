@@ -1,0 +1,146 @@
+"""The planned figures as a table and as JSON."""
+
+import datetime
+import importlib.metadata
+import json
+import platform
+from pathlib import Path
+from typing import Any
+
+FOLDER = Path(__file__).parents[1] / "results" / "planned"
+MIB = 2**20
+FIGURES = ("temporaries", "moved")
+# Packages whose version decides what is planned.
+_LIBRARIES = ("jax", "jaxlib", "optax", "keras", "tokamax")
+_COMPILERS = {
+    "tpu": ("libtpu",),
+    "cuda": (
+        "jax-cuda12-plugin",
+        "jax-cuda13-plugin",
+        "nvidia-cuda-nvcc-cu12",
+        "nvidia-cuda-nvcc",
+    ),
+}
+HEAD = (
+    "| row | program | temporaries, MiB | moved, MiB | passes | moved / best peer |\n"
+    "| --- | --- | --: | --: | --: | --: |"
+)
+
+
+def versions(compiler: str) -> dict[str, str]:
+    """The versions of Python, of the libraries and of the platform's compiler."""
+    found = {"Python": platform.python_version()}
+    for name in (*_LIBRARIES, *_COMPILERS[compiler]):
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def table(
+    target: str, device_kind: str, compiler: str, results: list[dict]
+) -> dict[str, Any]:
+    """What is written for a target."""
+    return {
+        "target": target,
+        "device": device_kind,
+        "versions": versions(compiler),
+        "date": datetime.date.today().isoformat(),
+        "rows": results,
+    }
+
+
+def peers(result: dict[str, Any], *, precise: bool = False) -> dict[str, dict]:
+    """The peers' figures; `precise`: only where the loss has jaxloss's dtype."""
+    programs = result["programs"]
+    return {
+        name: program
+        for name, program in programs.items()
+        if name != "jaxloss"
+        and "failed" not in program
+        and (not precise or program["dtype"] == programs["jaxloss"]["dtype"])
+    }
+
+
+def best(result: dict[str, Any], figure: str, *, precise: bool = False) -> int | None:
+    """The least of a figure among the peers; each may have another best peer."""
+    found = peers(result, precise=precise).values()
+    return min((program[figure] for program in found), default=None)
+
+
+def excess(result: dict[str, Any], *, precise: bool = False) -> dict[str, int]:
+    """The bytes by which jaxloss passes the best peer; empty where it does not.
+
+    1 % of the largest input is allowed: partial sums and numbers per example.
+    """
+    ours, allowed = result["programs"]["jaxloss"], result["largest_input"] / 100
+    found = {}
+    for figure in FIGURES:
+        least = best(result, figure, precise=precise)
+        if least is not None and ours[figure] > least + allowed:
+            found[figure] = ours[figure] - least
+    return found
+
+
+def lines(result: dict[str, Any]) -> str:
+    """A line of the table for each program of a row."""
+    name = label(result)
+    precise, over = peers(result, precise=True), excess(result)
+    found = []
+    for program, p in result["programs"].items():
+        if "failed" in p:
+            found.append(f"| {name} | {program} | {p['failed']} | | | |")
+            continue
+        cells = [f"{p[figure] / MIB:,.1f}" for figure in FIGURES]
+        if program == "jaxloss":
+            cells = [
+                f"**{cell}**" if figure in over else cell
+                for figure, cell in zip(FIGURES, cells, strict=True)
+            ]
+        elif program not in precise:
+            program += " (less precise)"
+        least = best(result, "moved")
+        ratio = f"{p['moved'] / least:.2f}" if least else "–"
+        cells += [str(p["passes"]), ratio]
+        found.append(f"| {name} | {program} | {' | '.join(cells)} |")
+    return "\n".join(found)
+
+
+def label(result: dict[str, Any]) -> str:
+    half = "" if result["dtype"] == "float32" else f", {result['dtype']}"
+    return result["row"] + half
+
+
+def summary(results: list[dict[str, Any]]) -> str:
+    """The rows that need more than the best peer, of any and of equal precision."""
+    text = []
+    for kind, precise in (("any", False), ("equal", True)):
+        over = {label(r): excess(r, precise=precise) for r in results}
+        over = {name: found for name, found in over.items() if found}
+        text.append(
+            f"{len(over)} of {len(results)} rows need more than the best peer of "
+            f"{kind} precision:"
+        )
+        text += [
+            f"- {name}: "
+            + ", ".join(f"{figure} +{n / MIB:,.1f} MiB" for figure, n in found.items())
+            for name, found in over.items()
+        ]
+    return "\n".join(text)
+
+
+def write(report: dict[str, Any], folder: Path) -> Path:
+    """Writes the JSON, named after the target, without what differs from run to run."""
+    folder.mkdir(parents=True, exist_ok=True)
+    rows = [
+        r | {"programs": {n: _lasting(p) for n, p in r["programs"].items()}}
+        for r in report["rows"]
+    ]
+    path = folder / f"{report['target']}.json"
+    path.write_text(json.dumps(report | {"rows": rows}, indent=1) + "\n")
+    return path
+
+
+def _lasting(program):
+    return {key: value for key, value in program.items() if key != "seconds"}
