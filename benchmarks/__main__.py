@@ -1,6 +1,7 @@
 """`python -m benchmarks`: times all rows, prints the table and writes it.
 
-With `--compile-for` it times nothing, and shows what XLA plans for accelerators.
+With `--compile-for` or `--slice` it times nothing, and shows what XLA plans for
+accelerators.
 """
 
 import argparse
@@ -23,11 +24,12 @@ from benchmarks.planned.targets import TARGETS
 
 def main() -> None:
     options = _arguments()
+    planned = options.rows or "", options.output, options.dump
     if options.compile_for:
-        command.compile_for(
-            options.compile_for, options.rows or "", options.output, options.dump
-        )
-    else:
+        command.compile_for(options.compile_for, *planned)
+    if options.slice:
+        command.compile_slices(options.slice, *planned)
+    if not (options.compile_for or options.slice):
         _timed(options)
 
 
@@ -89,6 +91,12 @@ def _arguments():
         metavar="TARGET",
         help="time nothing; compile for these accelerators, which need not be there, "
         f"and show what the compiler planned: {', '.join(TARGETS)}",
+    )
+    parser.add_argument(
+        "--slice",
+        nargs="+",
+        metavar="CHIPS",
+        help="the same for programs of many chips, such as v5e:4x4 or v5e:16x16",
     )
     parser.add_argument(
         "--dump", type=pathlib.Path, help="folder for the text of what is compiled"

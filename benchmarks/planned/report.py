@@ -130,17 +130,15 @@ def summary(results: list[dict[str, Any]]) -> str:
     return "\n".join(text)
 
 
-def write(report: dict[str, Any], folder: Path) -> Path:
-    """Writes the JSON, named after the target, without what differs from run to run."""
+def write(report: dict[str, Any], folder: Path, name: str) -> Path:
+    """Writes the JSON, without the times, which differ from run to run."""
     folder.mkdir(parents=True, exist_ok=True)
-    rows = [
-        r | {"programs": {n: _lasting(p) for n, p in r["programs"].items()}}
-        for r in report["rows"]
-    ]
-    path = folder / f"{report['target']}.json"
-    path.write_text(json.dumps(report | {"rows": rows}, indent=1) + "\n")
+    path = folder / f"{name}.json"
+    path.write_text(json.dumps(_without_times(report), indent=1) + "\n")
     return path
 
 
-def _lasting(program):
-    return {key: value for key, value in program.items() if key != "seconds"}
+def _without_times(part: Any) -> Any:
+    if isinstance(part, dict):
+        return {k: _without_times(v) for k, v in part.items() if k != "seconds"}
+    return [_without_times(v) for v in part] if isinstance(part, list) else part
