@@ -30,7 +30,7 @@ def test_kernel_reads_its_operands_and_writes_its_results():
           %x = f32[8]{0:T(128)} parameter(0)
           %y = bf16[8]{0:T(8,128)(2,1)} parameter(1)
           %view = bf16[2,4]{1,0} bitcast(%y)
-          %two = (f32[8]{0}, /*index=1*/pred[]) custom-call(%x, %view), custom_call_target="f"
+          %two = (f32[8]{0}, /*index=1*/pred[]) custom-call(%x, %view)
           %z = f32[8]{0} get-tuple-element(%two), index=0
           ROOT %end = (f32[8]{0}, pred[]) tuple(%z, %z)
         }
@@ -46,7 +46,7 @@ def test_array_on_the_chip_costs_nothing():
     text = """\
         ENTRY %main (x: f32[64]) -> f32[64] {
           %x = f32[64]{0:T(128)} parameter(0)
-          %start = (f32[64]{0:T(128)S(1)}, f32[64]{0:T(128)}, u32[]{:S(2)}) copy-start(%x)
+          %start = (f32[64]{0:T(128)S(1)}, f32[64]{0}, u32[]{:S(2)}) copy-start(%x)
           %near = f32[64]{0:T(128)S(1)} copy-done(%start)
           ROOT %far = f32[64]{0:T(128)} negate(%near)
         }
@@ -159,7 +159,7 @@ def test_loop_counts_as_often_as_it_runs(bound, known):
 
 def test_conditional_counts_as_its_dearest_branch():
     text = """\
-        %cheap (x: f32[10]) -> f32[10] {
+        %none (x: f32[10]) -> f32[10] {
           ROOT %x = f32[10]{0} parameter(0)
         }
 
@@ -171,7 +171,7 @@ def test_conditional_counts_as_its_dearest_branch():
         ENTRY %main (i: s32[], x: f32[10]) -> f32[10] {
           %i = s32[] parameter(0)
           %x = f32[10]{0} parameter(1)
-          ROOT %c = f32[10]{0} conditional(%i, %x, %x), branch_computations={%cheap, %dear}
+          ROOT %c = f32[10] conditional(%i, %x, %x), branch_computations={%none, %dear}
         }
         """
     assert kernel_bytes(text) == {"y": 80}
@@ -181,7 +181,7 @@ def test_asynchronous_start_counts_the_results_alone():
     text = """\
         ENTRY %main (x: bf16[8,4]) -> bf16[32,4] {
           %x = bf16[8,4]{1,0} parameter(0)
-          %start = (bf16[8,4]{1,0}, bf16[32,4]{1,0}) all-gather-start(%x), dimensions={0}
+          %start = (bf16[8,4]{1,0}, bf16[32,4]{1,0}) all-gather-start(%x)
           ROOT %all = bf16[32,4]{1,0} all-gather-done(%start)
         }
         """
