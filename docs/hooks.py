@@ -13,7 +13,7 @@ import re
 from pathlib import Path
 
 import griffe
-from assets import gallery, notebooks, numerics, performance
+from assets import gallery, notebooks, numerics, performance, planned
 from latex2mathml.converter import convert
 from mkdocs.structure.files import File
 from mkdocs.utils import get_relative_url
@@ -110,6 +110,7 @@ MARKERS = {
     "<!-- gallery -->": cards,
     "<!-- numerics -->": numerics.page,
     "<!-- benchmarks -->": performance.page,
+    "<!-- planned -->": planned.page,
 }
 
 

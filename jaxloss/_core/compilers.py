@@ -24,12 +24,14 @@ def capped_product(c: jax.Array, x: jax.Array) -> jax.Array:
 
     The shorter form, `zero_safe_product`, has a select. XLA for CPU fuses a sum only
     with arithmetic on its operands, and materialises the losses before a select: one
-    array more for the mean of a binary cross entropy. So x is capped instead, at
-    |c / (|sign c| - 1)|, which is 0 for c = 0 and inf for any other c, constant or not.
-    The constant -1 is not subtracted as 1, which the slope uses: XLA would materialise
-    the broadcast of 1 for both.
+    array more for the mean of a binary cross entropy. So x is capped instead, at 0 for
+    c = 0 and at inf, a square of the largest number, for any other c. The minimum
+    changes nothing, but keeps XLA from moving a constant of c from one product into
+    another: 3 (max · max) times a label of 0 would be NaN.
     """
-    return c * jnp.minimum(x, jnp.abs(c / (jnp.abs(jnp.sign(c)) + (-1.0))))
+    largest = float(jnp.finfo(x.dtype).max)
+    root = jnp.minimum(jnp.sign(c) * largest, largest)
+    return c * jnp.minimum(x, root * root)
 
 
 def available_after(number: jax.Array, top: jax.Array) -> jax.Array:
