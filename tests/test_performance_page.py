@@ -6,13 +6,20 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parent.parent
-SCRIPT = ROOT / "docs" / "assets" / "performance.py"
-spec = importlib.util.spec_from_file_location("performance", SCRIPT)
-assert spec is not None
-assert spec.loader is not None
-performance = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(performance)
+ASSETS = Path(__file__).parent.parent / "docs" / "assets"
+
+
+def load(name):
+    """A script of the documentation, which is in no package."""
+    spec = importlib.util.spec_from_file_location(name, ASSETS / f"{name}.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+performance, planned = load("performance"), load("planned")
 
 
 @pytest.mark.parametrize(
@@ -49,3 +56,65 @@ def test_page_follows_the_file(tmp_path):
     assert "M; V; measured on D, 7 rounds each." in page
     assert "| some loss, bfloat16 | 10.0 | 25.0 (2.50) |" in page
     assert "| some loss, bfloat16 | 1 |" in page
+
+
+@pytest.mark.parametrize(
+    "file", sorted(planned.PLANNED.glob("*.json")), ids=lambda file: file.stem
+)
+def test_planned_figures_are_shown(file):
+    report = json.loads(file.read_text())
+    page = "\n".join(planned.page())
+    assert f"## {planned.TITLES[report['target']]}, planned" in page
+    assert planned.origin(report) in page
+    for row in report["rows"]:
+        ours, peer = row["programs"]["jaxloss"], planned.best(row, "moved")
+        shown = [planned.mib(ours["moved"]), planned.mib(peer[0]) if peer else ""]
+        assert any(
+            line.startswith(f"| {planned.label(row)} | ")
+            and f" {' | '.join(shown)} " in line
+            for line in page.splitlines()
+        ), row["row"]
+
+
+def program(temporaries, moved, passes):
+    return {"temporaries": temporaries, "moved": moved, "passes": passes}
+
+
+def test_planned_page_follows_its_files(tmp_path):
+    facts = {"versions": {"jax": "J"}, "date": "D"}
+    row = {
+        "row": "some loss",
+        "dtype": "bfloat16",
+        "programs": {
+            "jaxloss": program(3 * 2**20, 500 * 2**20, 3),
+            "one": program(0, 750 * 2**20, 4),
+            "two": program(9 * 2**20, 400 * 2**20, 5),
+            "three": {"failed": "ValueError"},
+        },
+    }
+    report = {"target": "tpu-v5e", "rows": [row], **facts}
+    (tmp_path / "tpu-v5e.json").write_text(json.dumps(report))
+    inside = {"kind": "all-reduce", "array": "f32[8]", "times": 4, "in_loop": True}
+    chips = {
+        "program": "jaxloss",
+        "mesh": "Auto",
+        "temporaries": 2**20,
+        "network": 2**21,
+        "collectives": [inside, {**inside, "in_loop": False}],
+    }
+    layouts = [{"layout": "FSDP", "programs": [chips]}]
+    (tmp_path / "slices").mkdir()
+    (tmp_path / "slices" / "v5e-4x4.json").write_text(
+        json.dumps({"slice": "v5e:4x4", "layouts": layouts, **facts})
+    )
+    page = "\n".join(planned.page(tmp_path))
+    assert "### TPU v5e, planned" in page
+    assert "Planned by the compiler, not timed. jax J; compiled on D." in page
+    assert "| some loss, bfloat16 | 3.0 | 0.0 | 500 | 400 | 3 | 4 |" in page
+    assert "0.80 two" in page
+    assert "### TPU v5e, 4 x 4 chips, planned" in page
+    assert "| FSDP | Auto | jaxloss | 1.0 | 2.0 | 4 x all-reduce f32[8] |" in page
+
+
+def test_planned_page_without_results_is_empty(tmp_path):
+    assert list(planned.page(tmp_path)) == []

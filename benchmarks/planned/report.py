@@ -1,20 +1,23 @@
 """The planned figures as a table and as JSON."""
 
+import contextlib
 import datetime
 import importlib.metadata
 import json
-import platform
 from pathlib import Path
+from platform import python_version
 from typing import Any
 
 FOLDER = Path(__file__).parents[1] / "results" / "planned"
 MIB = 2**20
 FIGURES = ("temporaries", "moved")
-# Packages whose version decides what is planned.
-_LIBRARIES = ("jax", "jaxlib", "optax", "keras", "tokamax")
+# What the versions name: the peers, and what decides how jaxloss is compiled.
+_PEERS = ("optax", "keras", "tokamax")
 _COMPILERS = {
-    "tpu": ("libtpu",),
+    "tpu": ("jax", "jaxlib", "libtpu"),
     "cuda": (
+        "jax",
+        "jaxlib",
         "jax-cuda12-plugin",
         "jax-cuda13-plugin",
         "nvidia-cuda-nvcc-cu12",
@@ -27,25 +30,28 @@ HEAD = (
 )
 
 
-def versions(compiler: str) -> dict[str, str]:
-    """The versions of Python, of the libraries and of the platform's compiler."""
-    found = {"Python": platform.python_version()}
-    for name in (*_LIBRARIES, *_COMPILERS[compiler]):
-        try:
+def versions(platform: str) -> dict[str, str]:
+    """The versions of what compiles for a platform, and of the peers."""
+    found = {"Python": python_version()}
+    for name in (*_COMPILERS[platform], *_PEERS):
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
             found[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            continue
     return found
 
 
+def compiler(versions: dict[str, str], platform: str) -> dict[str, str]:
+    """Of these versions, those that decide how jaxloss is compiled."""
+    return {n: v for n, v in versions.items() if n in _COMPILERS[platform]}
+
+
 def table(
-    target: str, device_kind: str, compiler: str, results: list[dict]
+    target: str, device_kind: str, platform: str, results: list[dict]
 ) -> dict[str, Any]:
     """What is written for a target."""
     return {
         "target": target,
         "device": device_kind,
-        "versions": versions(compiler),
+        "versions": versions(platform),
         "date": datetime.date.today().isoformat(),
         "rows": results,
     }
