@@ -8,9 +8,9 @@ results once, with these exceptions:
 - an array that it updates in place costs what the update writes;
 - an array that XLA for TPU keeps on the chip costs nothing.
 
-A loop counts as often as it is known to run, a conditional as its dearest branch. The
-caches of a GPU are not in these figures, nor the padding of arrays to a TPU's tiles, nor
-the time of the arithmetic.
+A loop counts as often as it is known to run, a conditional as its dearest branch. These
+figures leave out the caches of a GPU, the padding of arrays to a TPU's tiles, and the
+time of the arithmetic.
 """
 
 import dataclasses
