@@ -51,26 +51,26 @@ def has_tail(case: Case) -> bool:
 
 
 def weighted(case: Case, dtype: Any = jnp.float32) -> tuple[dict, dict]:
-    """A case's arrays, real (`weights` among them) and integer ones."""
+    """A case's arrays, real (`weights` among them) and integer ones, in NumPy."""
     arrays = case.arrays(dtype)
     real = {name: arrays.pop(name) for name in case.real}
     if case.tail:
-        real["weights"] = jnp.asarray(WEIGHTS, dtype)
+        real["weights"] = WEIGHTS.astype(dtype)
     return real, arrays
 
 
-def cotangent(case: Case, dtype: Any = jnp.float32) -> jax.Array:
+def cotangent(case: Case, dtype: Any = jnp.float32) -> np.ndarray:
     """A cotangent for the per-example losses."""
     shape = case.expected(case.values).shape
     base = COTANGENT.reshape(-1, *[1] * (len(shape) - 1))
     tilt = 1 + np.arange(np.prod(shape[1:])).reshape(1, *shape[1:]) / 7
-    return jnp.asarray(base * tilt, dtype)
+    return (base * tilt).astype(dtype)
 
 
-def tangents(real: Mapping[str, jax.Array], seed: int = 0) -> dict[str, jax.Array]:
+def tangents(real: Mapping[str, Any], seed: int = 0) -> dict[str, np.ndarray]:
     """Random tangents for real arguments."""
     draw = np.random.default_rng(seed).normal
-    return {n: jnp.asarray(draw(size=x.shape), x.dtype) for n, x in real.items()}
+    return {n: np.asarray(draw(size=x.shape), x.dtype) for n, x in real.items()}
 
 
 def take(case: Case, arrays: Mapping[str, Any], index: Any) -> dict[str, Any]:

@@ -33,7 +33,7 @@ def measured(
     where: Any = EVERYONE,
     ct: Any = None,
 ) -> dict[str, dict[str, Any]]:
-    """Value, gradient and tangent of the losses, their sum and their mean.
+    """Value, gradient and tangent of the losses, their sum and their mean, in NumPy.
 
     Args:
         case: The case.
@@ -43,7 +43,8 @@ def measured(
         ct: The cotangent of the losses. The tangent is along `tangents(real)`.
     """
     ct = cotangent(case) if ct is None else ct
-    return _measured(case)(real, rest, where, ct, tangents(real))
+    found = _measured(case)(real, rest, where, ct, tangents(real))
+    return jax.tree.map(np.asarray, found)
 
 
 @functools.cache
@@ -69,12 +70,23 @@ def _measured(case: Case) -> Any:
     return run
 
 
-@functools.cache
-def derivatives(case: Case) -> Any:
-    """All derivatives up to the second order, of (real, rest, cotangent, direction).
+def derivatives(
+    case: Case,
+    real: Mapping[str, Any],
+    rest: Mapping[str, Any],
+    ct: Any,
+    direction: Any,
+) -> dict[str, Any]:
+    """All derivatives up to the second order, in NumPy.
 
     The second derivatives are those of <cotangent, losses>, along the direction.
     """
+    found = _derivatives(case)(real, rest, ct, direction)
+    return jax.tree.map(np.asarray, found)
+
+
+@functools.cache
+def _derivatives(case: Case) -> Any:
 
     @jax.jit
     def run(real, rest, ct, direction):

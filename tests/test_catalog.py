@@ -56,7 +56,7 @@ def test_signature_has_the_inputs_in_front_and_the_tail(case):
 @each_case()
 def test_value_is_that_of_the_definition(case):
     arrays = case.arrays()
-    value = case(arrays)
+    value = case({name: jnp.asarray(x) for name, x in arrays.items()})
     assert value.dtype == jnp.float32
     np.testing.assert_allclose(value, case.expected(arrays), rtol=RTOL["float32"])
 
@@ -65,6 +65,6 @@ def test_value_is_that_of_the_definition(case):
 @each_case(once=True)
 def test_value_is_that_of_the_definition_in_float64(case):
     arrays = case.arrays(jnp.float64)
-    value = case(arrays)
+    value = case({name: jnp.asarray(x) for name, x in arrays.items()})
     assert value.dtype == jnp.float64
     np.testing.assert_allclose(value, case.expected(arrays), rtol=RTOL["float64"])

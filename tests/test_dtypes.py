@@ -20,8 +20,8 @@ def widens(case):
 @each_case(widens, once=True)
 def test_half_precision_is_rounded_only_on_its_way_in_and_out(case, dtype):
     real, rest = weighted(case)
-    half = {name: x.astype(dtype) for name, x in real.items()}
-    wide = {name: x.astype(jnp.float32) for name, x in half.items()}
+    half = {name: x.astype(jnp.dtype(dtype)) for name, x in real.items()}
+    wide = {name: x.astype(np.float32) for name, x in half.items()}
 
     @jax.jit
     def value_and_gradient(real):
@@ -79,9 +79,9 @@ def test_reduced_losses_of_half_precision_are_float32(case):
 @each_case()
 def test_lists_and_numpy_arrays_are_arrays(case):
     arrays = case.arrays()
-    plain = case(arrays)
+    plain = case({name: jnp.asarray(x) for name, x in arrays.items()})
     for convert in (np.asarray, np.ndarray.tolist):
-        loss = case({name: convert(np.asarray(x)) for name, x in arrays.items()})
+        loss = case({name: convert(x) for name, x in arrays.items()})
         assert loss.dtype == plain.dtype
         np.testing.assert_array_equal(loss, plain)
 

@@ -33,7 +33,7 @@ def test_where_is_boolean(case):
     shape = case.expected(case.values).shape
 
     def call(arrays):
-        return case(arrays, where=jnp.ones(shape, jnp.int32))
+        return case(arrays, where=np.ones(shape, np.int32))
 
     error = refused(call, case.arrays())
     assert isinstance(error, TypeError)
@@ -43,7 +43,7 @@ def test_where_is_boolean(case):
 @pytest.mark.parametrize("name", ["where", "weights"])
 @each_case(has_tail)
 def test_mask_and_weights_fit_the_per_example_loss(case, name):
-    odd = jnp.ones(7, bool if name == "where" else jnp.float32)
+    odd = np.ones(7, bool if name == "where" else np.float32)
     error = refused(lambda arrays: case(arrays, **{name: odd}), case.arrays())
     assert isinstance(error, ValueError)
     assert f"`{name}` must broadcast to" in str(error)
@@ -53,7 +53,7 @@ def test_mask_and_weights_fit_the_per_example_loss(case, name):
 @each_case()
 def test_first_argument_is_floating(case):
     arrays = case.arrays()
-    arrays[case.lead] = jnp.ones(arrays[case.lead].shape, jnp.int32)
+    arrays[case.lead] = np.ones(arrays[case.lead].shape, np.int32)
     error = refused(case, arrays)
     assert isinstance(error, TypeError)
     assert f"`{case.lead}` must be floating, got int32" in str(error)
@@ -64,9 +64,9 @@ def test_no_input_widens_the_first(case):
     for name in list(case.inputs)[1:]:
         arrays = case.arrays()
         rank = arrays[name].ndim
-        arrays[name] = jnp.stack([arrays[name]] * 2)
+        arrays[name] = np.stack([arrays[name]] * 2)
         if rank + 1 <= arrays[case.lead].ndim:
-            arrays[name] = jnp.stack([arrays[name]] * 5)
+            arrays[name] = np.stack([arrays[name]] * 5)
         error = refused(case, arrays)
         assert isinstance(error, ValueError)
         assert f"`{name}`" in str(error)

@@ -21,7 +21,7 @@ def with_value(case, name, value):
     part = real if name in real else rest
     changed = np.array(part[name])
     changed[(1,) + (0,) * (changed.ndim - 1)] = value
-    part[name] = jnp.asarray(changed)
+    part[name] = changed
     return real, rest
 
 
@@ -83,9 +83,9 @@ def impossible(case):
 @each_case(impossible, once=True)
 def test_impossible_class_has_no_gradient(case):
     real, rest = weighted(case)
-    real["logits"] = real["logits"].at[:, 4].set(-jnp.inf)
+    real["logits"][:, 4] = -np.inf
     if "labels" in real:
-        real["labels"] = real["labels"].at[:, 4].set(0)
+        real["labels"][:, 4] = 0
     gradient = check_no_nan(case, real, rest)
     assert not np.any(gradient["logits"][:, 4])
 
@@ -95,7 +95,7 @@ def test_impossible_label_has_no_nan(case):
     real, rest = weighted(case)
     labels = np.asarray({**real, **rest}["labels"][1])
     label = int(labels) if labels.ndim == 0 else int(np.argmax(labels))
-    real["logits"] = real["logits"].at[1, label].set(-jnp.inf)
+    real["logits"][1, label] = -np.inf
     check_no_nan(case, real, rest)
 
 
@@ -109,8 +109,8 @@ def test_impossible_label_has_no_nan(case):
 )
 def test_certain_logits_have_no_nan(case):
     real, rest = weighted(case)
-    inf = jnp.inf
-    real["logits"] = jnp.array([inf, -inf, inf, -inf, -inf, inf])
+    inf = np.inf
+    real["logits"] = np.float32([inf, -inf, inf, -inf, -inf, inf])
     check_no_nan(case, real, rest)
 
 
@@ -140,7 +140,8 @@ def check_no_nan(case, real, rest):
     )
     assert not np.isnan(expected).any()
     run = value_and_derivatives(case)
-    value, gradient, tangent = run(real, rest, tangents(real))
+    found = run(real, rest, tangents(real))
+    value, gradient, tangent = jax.tree.map(np.asarray, found)
     assert_close(value, np.float32(expected * WEIGHTS))
     own = {n: x for n, x in gradient.items() if n in {*case.inputs, "weights"}}
     for leaf in jax.tree.leaves((own, tangent)):
@@ -219,7 +220,7 @@ STAND_FOR_ALL = {"huber_loss", "softmax_cross_entropy", "nll_loss"}
 @each_case(lambda case: case.id in STAND_FOR_ALL)
 def test_nan_under_a_mask_passes_debug_nans(case):
     real, rest = weighted(case)
-    spoiled = {**real, case.lead: real[case.lead].at[1].set(jnp.nan)}
+    real[case.lead][1] = np.nan
 
     with jax.debug_nans(True):
-        measured(case, spoiled, rest, KEEP)
+        measured(case, real, rest, KEEP)

@@ -78,9 +78,12 @@ class Case:
         return tuple(n for n, value in self.values.items() if value.dtype.kind == "f")
 
     def arrays(self, dtype: Any = jnp.float32) -> dict[str, Any]:
-        """All arrays for JAX, the real ones in `dtype`."""
+        """All arrays, the real ones in `dtype`.
+
+        In NumPy: for each shape, JAX compiles a program to convert or to cut an array.
+        """
         return {
-            name: jnp.asarray(value, dtype if value.dtype.kind == "f" else None)
+            name: value.astype(dtype) if value.dtype.kind == "f" else value
             for name, value in self.values.items()
         }
 
@@ -112,8 +115,8 @@ def _wide(arrays):
     """Any arrays as NumPy float64 or int64."""
     wide = {}
     for name, value in arrays.items():
-        integer = jnp.issubdtype(jnp.asarray(value).dtype, jnp.integer)
-        wide[name] = np.asarray(value).astype(np.int64 if integer else np.float64)
+        array = np.asarray(value)
+        wide[name] = array.astype(np.int64 if array.dtype.kind in "iu" else np.float64)
     return wide
 
 
