@@ -138,3 +138,36 @@ def test_shorter_forms_are_the_same_mathematics():
     )
     assert compilers.available_after(jnp.float32(1), jnp.float32(3)) == 3
     assert soft_labels.stored_exponential is compilers.stored_exponential
+
+
+def smoothed(logits, labels):
+    return jl.softmax_cross_entropy_with_integer_labels(
+        logits, labels, label_smoothing=0.1, z_loss=1e-3, where=labels != 1
+    )
+
+
+@pytest.mark.parametrize(
+    "loss", [jl.softmax_cross_entropy_with_integer_labels, smoothed]
+)
+def test_forms_for_accelerators_are_the_same_mathematics(monkeypatch, loss):
+    """Compiles for CPU what a TPU or a GPU gets."""
+    logits = 20 * jax.random.normal(jax.random.key(0), (64, 9))
+    logits = logits.at[3].set(-jnp.inf).at[3, 2].set(1.0).at[4, 5].set(-jnp.inf)
+    labels = jnp.arange(64) % 9
+    direction = jax.random.normal(jax.random.key(1), logits.shape)
+
+    def found():
+        jax.clear_caches()
+        slope = jax.grad(lambda x: jnp.sum(loss(x, labels)))
+        turn = jax.jvp(slope, (logits,), (direction,))[1]
+        return loss(logits, labels), slope(logits), turn
+
+    chosen = found()
+    monkeypatch.setattr(
+        jax.lax,
+        "platform_dependent",
+        lambda *operands, default, **_: default(*operands),
+    )
+    for there, here in zip(found(), chosen, strict=True):
+        np.testing.assert_allclose(there, here, rtol=2e-6, atol=1e-12)
+    jax.clear_caches()

@@ -15,8 +15,9 @@ from jax.lax import stop_gradient
 
 Axes = int | tuple[int, ...]
 
-# All of them: XLA for CPU, JAX 0.10 to 0.12. tests/test_compilers.py compiles a loss
-# with each function and with its shorter form, and compares the temporaries.
+# Unless a docstring says otherwise: XLA for CPU, JAX 0.10 to 0.12, where
+# tests/test_compilers.py compiles a loss with each function and with its shorter form,
+# and compares the temporaries. Forms for TPU and GPU: tests/test_accelerators.py.
 
 
 def capped_product(c: jax.Array, x: jax.Array) -> jax.Array:
@@ -44,6 +45,44 @@ def available_after(number: jax.Array, top: jax.Array) -> jax.Array:
     number that is NaN makes the loss NaN.
     """
     return jnp.where(jnp.isnan(stop_gradient(number)), jnp.nan, top)
+
+
+def recomputed(top: jax.Array) -> jax.Array:
+    """`top`, from which XLA for TPU and GPU computes the exponentials once more.
+
+    The shorter form is `top`. The backward pass then has the exponentials in common
+    with the sum over them. XLA for CPU keeps them in the buffer of the gradient, which
+    costs nothing; XLA for TPU and GPU writes and reads them, or a part of them, as an
+    array of its own. Behind this barrier it cannot tell that they are the same.
+    """
+    return jax.lax.platform_dependent(
+        top, cpu=lambda top: top, default=jax.lax.optimization_barrier
+    )
+
+
+def gather(rows: jax.Array, index: jax.Array, axis: int) -> jax.Array:
+    """The number of each row at its index, clipped to the row."""
+    index = jnp.expand_dims(index, axis)
+    return jnp.squeeze(jnp.take_along_axis(rows, index, axis, mode="clip"), axis)
+
+
+def number_in_a_pass(
+    rows: jax.Array, index: jax.Array, axis: int, hit: jax.Array
+) -> jax.Array:
+    """The same where another sum over the rows is computed; `hit` is True at the index.
+
+    The shorter form is `gather`, and stays so on CPU. A gather reads an array that is
+    stored. So XLA for TPU and GPU would store the logits behind a mask for it, and XLA
+    for TPU those widened from half precision, one array more. A sum over the place of
+    the index is a part of the other sum's pass, and 0 if the row has no such place.
+    """
+    return jax.lax.platform_dependent(
+        rows,
+        index,
+        hit,
+        cpu=lambda rows, index, _: gather(rows, index, axis),
+        default=lambda rows, _, hit: jnp.sum(jnp.where(hit, rows, 0), axis=axis),
+    )
 
 
 def stored_exponential(gap: jax.Array, rounding: jax.Array) -> jax.Array:

@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 from jax.lax import stop_gradient
 
+from jaxloss._core.compilers import gather, number_in_a_pass, recomputed
 from jaxloss._core.devices import (
     class_count,
     is_split,
@@ -39,16 +40,13 @@ def at_label(
     return classes == jnp.expand_dims(own_index(labels, logits, axis, axis_name), axis)
 
 
-def _gather(logits, labels, axis, axis_name=None):
+def _logit_of(labels, logits, axis, axis_name, number_of_each_row):
     """The logit of each label; any number, or NaN, for one that is no class."""
     if is_split(logits, axis):  # a gather does not know where to put its result
         hit = at_label(logits, labels, axis)
         return jnp.sum(jnp.where(hit, logits, 0), axis=axis)
     index = own_index(labels, logits, axis, axis_name)
-    picked = jnp.take_along_axis(
-        logits, jnp.expand_dims(index, axis), axis=axis, mode="clip"
-    )
-    picked = jnp.squeeze(picked, axis)
+    picked = number_of_each_row(logits, index, axis)
     if axis_name is None:
         return picked
     return sum_over_devices(
@@ -107,7 +105,7 @@ def _softmax_jvp(axis, axis_name, primals, tangents):
 # The logit of the label. The gather reads one number an example; its gradient is
 # written by comparison.
 def _pick_forward(logits, labels, *, axis, axis_name=None):
-    return _gather(logits, labels, axis, axis_name), (logits, labels)
+    return _logit_of(labels, logits, axis, axis_name, gather), (logits, labels)
 
 
 def _pick_backward(residuals, cotangent, *, axis, axis_name=None):
@@ -140,11 +138,14 @@ def _rest(logits, labels, top, axis, axis_name):
 
 def _at_label(logits, labels, top, axis, axis_name):
     """x_y, e^-a, s, log(s + e^-a) and 1 / (s + e^-a), one number an example each."""
-    _, rest = _rest(logits, labels, jnp.expand_dims(top, axis), axis, axis_name)
+    hit, rest = _rest(logits, labels, jnp.expand_dims(top, axis), axis, axis_name)
     others = sum_over_devices(jnp.sum(rest, axis=axis), axis_name)
 
+    in_this_pass = functools.partial(number_in_a_pass, hit=hit)
     valid = is_class(logits, labels, axis, axis_name)
-    own = jnp.where(valid, _gather(logits, labels, axis, axis_name), nan)
+    own = jnp.where(
+        valid, _logit_of(labels, logits, axis, axis_name, in_this_pass), nan
+    )
     behind = top - own
     own_share = jnp.exp(-behind)
     # Where the label has the largest logit, own_share is 1, and 0 after the brackets.
@@ -165,7 +166,8 @@ def _surprisal_forward(logits, labels, top, *, axis, axis_name):
 
 def _surprisal_backward(residuals, cotangent, *, axis, axis_name):
     logits, labels, top, miss, share = residuals
-    hit, rest = _rest(logits, labels, jnp.expand_dims(top, axis), axis, axis_name)
+    top = jnp.expand_dims(recomputed(top), axis)
+    hit, rest = _rest(logits, labels, top, axis, axis_name)
     miss, share, cotangent = (
         jnp.expand_dims(x, axis) for x in (miss, share, cotangent)
     )
@@ -213,7 +215,8 @@ def _excess_beside_forward(logits, labels, top, *, axis, axis_name):
 
 def _excess_beside_backward(residuals, cotangent, *, axis, axis_name):
     logits, labels, top, own_share, share = residuals
-    hit, rest = _rest(logits, labels, jnp.expand_dims(top, axis), axis, axis_name)
+    top = jnp.expand_dims(recomputed(top), axis)
+    hit, rest = _rest(logits, labels, top, axis, axis_name)
     own_share, share, cotangent = (
         jnp.expand_dims(x, axis) for x in (own_share, share, cotangent)
     )
@@ -277,7 +280,8 @@ def _excess_backward(residuals, cotangent, *, axis, axis_name):
     logits, top, rest = residuals
     none = rest == -1  # no class is possible
     share = jnp.expand_dims(1 / jnp.where(none, 1, 1 + rest), axis)
-    gap, lost = difference_from_own(logits, jnp.expand_dims(top, axis))
+    top = jnp.expand_dims(recomputed(top), axis)
+    gap, lost = difference_from_own(logits, top)
     slope = jnp.exp(gap) * (1 + lost) * share
     slope = _like_softmax(slope, logits, axis, axis_name)
     return jnp.expand_dims(cotangent, axis) * slope, None

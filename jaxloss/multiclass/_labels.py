@@ -6,7 +6,9 @@ import jax.numpy as jnp
 
 from jaxloss._core.arguments import checks
 from jaxloss._core.arguments.classes import mask_classes
+from jaxloss._core.compilers import capped_product
 from jaxloss._core.devices import broadcast_to, class_count, sum_over_devices
+from jaxloss._core.rule.analytic import analytic
 
 
 def dense_arguments(logits, labels, axis, where, weights, reduction, name="logits"):
@@ -48,18 +50,52 @@ def smooth(labels, label_smoothing, examples, scale=None):
     weighted = labels if scale is None else labels * scale
     if is_zero(label_smoothing):
         return weighted
-    axes, classes, axis_name = examples.axes, examples.classes, examples.axis_name
+    classes = examples.classes
     alpha = checks.scalar("label_smoothing", label_smoothing, labels.dtype)
     alpha = broadcast_to(examples.share(alpha, labels), labels)
-    if classes is None:
-        count = jnp.asarray(class_count(labels, axes, axis_name), labels.dtype)
-        share = 1 / count
-    else:
-        count = sum_over_devices(jnp.sum(classes, axis=axes, keepdims=True), axis_name)
-        share = 1 / jnp.maximum(count, 1).astype(labels.dtype)
+    share = 1 / _class_counts(labels, examples)
+    if classes is not None:
         share = jnp.where(classes, share, 0)
     share = share if scale is None else share * scale
     return (1 - alpha) * weighted + alpha * share
+
+
+# Σ_j s_j (m - x_j) with s_j = 1/K for the K classes that count, else 0, and m the
+# largest logit. Its slope is -s_j; an impossible class has a logit without a gradient.
+def _mean_gap_forward(logits, share, top, *, axis, axis_name):
+    # By halves: m - x_j may overflow. Adding -m instead of subtracting m keeps XLA for
+    # CPU from storing the broadcast of m.
+    gap = capped_product(share, -(logits / 2 + -jnp.expand_dims(top, axis) / 2))
+    gap = sum_over_devices(jnp.sum(gap, axis=axis), axis_name)
+    return 2 * gap, (logits, share)
+
+
+def _mean_gap_backward(residuals, cotangent, *, axis, axis_name):
+    logits, share = residuals
+    slope = jnp.expand_dims(-cotangent, axis) * share
+    return jnp.where(jnp.isneginf(logits), 0, slope), None, None
+
+
+_mean_gap = analytic(_mean_gap_forward, _mean_gap_backward)
+
+
+def mean_gap(logits, top, examples):
+    """The mean distance from the largest logit, over the classes that count."""
+    share = broadcast_to(1 / _class_counts(logits, examples), logits)
+    if examples.classes is not None:
+        share = share * examples.classes.astype(share.dtype)
+    return _mean_gap(
+        logits, share, top, axis=examples.axes, axis_name=examples.axis_name
+    )
+
+
+def _class_counts(like, examples):
+    """The number of classes that count, in a shape that broadcasts to `like`."""
+    axes, axis_name = examples.axes, examples.axis_name
+    if examples.classes is None:
+        return jnp.asarray(class_count(like, axes, axis_name), like.dtype)
+    count = jnp.sum(examples.classes, axis=axes, keepdims=True)
+    return jnp.maximum(sum_over_devices(count, axis_name), 1).astype(like.dtype)
 
 
 def is_zero(parameter):

@@ -21,12 +21,14 @@ from jaxloss._core.numerics.exact import zero_safe_product
 from jaxloss._core.soft_labels import soft_cross_entropy
 from jaxloss._core.softmax import (
     at_label,
+    excess,
     is_class,
     log_sum_exp,
+    maximum,
     surprisal,
     widen,
 )
-from jaxloss.multiclass._labels import dense_arguments, is_zero, smooth
+from jaxloss.multiclass._labels import dense_arguments, is_zero, mean_gap, smooth
 
 
 @public(label_smoothing=between(0, 1))
@@ -246,24 +248,51 @@ def softmax_cross_entropy_with_integer_labels(
         ignore_index,
         axis_name,
     )
-    logits = _widen_for_two_terms(logits, z_loss)
     scale = mass = None
     if class_weights is not None:
         scale = class_weight_array(class_weights, logits, examples)
         mass = weight_of_label(scale, labels, examples)
-    if is_zero(label_smoothing):
-        loss = surprisal(logits, labels, axis=axis, axis_name=axis_name)
-        loss = loss if mass is None else zero_safe_product(mass, loss)
+    if scale is None or is_zero(label_smoothing):
+        loss = _of_label(logits, labels, mass, label_smoothing, z_loss, examples)
     else:
+        logits = _widen_for_two_terms(logits, z_loss)
         hot = at_label(logits, labels, axis, axis_name).astype(examples.dtype)
-        scale = None if scale is None else examples.share(scale, hot)
+        scale = examples.share(scale, hot)
         hot = smooth(examples.select(hot), label_smoothing, examples, scale)
         hot = examples.guard(hot)
         loss = soft_cross_entropy(logits, hot, axis=(axis,), axis_name=axis_name)
         valid = is_class(logits, labels, axis, axis_name)
         loss = jnp.where(valid, loss, jnp.nan)
-    loss = loss + _z_loss(logits, z_loss, examples)
+        loss = loss + _z_loss(logits, z_loss, examples)
     return examples.tail.reduce(loss, mass)
+
+
+# With m the largest logit, e = log Σ_j e^{x_j - m}, K the classes that count and α the
+# smoothing, the mean surprisal of the classes is
+#     Σ_j (m - x_j) / K + e,       where no term is negative,
+# and the log-sum-exp of `z_loss` is m + e. All of it is made of the exponentials of the
+# surprisal at the label: no array of the logits' size, one pass for the gradient.
+def _of_label(logits, labels, mass, label_smoothing, z_loss, examples):
+    """The surprisal at the label, smoothed, and the term of `z_loss`."""
+    (axis,), axis_name = examples.axes, examples.axis_name
+    top = maximum(logits, axis, axis_name)
+    logits = logits if is_zero(z_loss) and is_zero(label_smoothing) else widen(logits)
+    loss = surprisal(logits, labels, axis=axis, axis_name=axis_name, top=top)
+    loss = loss if mass is None else zero_safe_product(mass, loss)
+    if is_zero(z_loss) and is_zero(label_smoothing):
+        return loss
+    above = excess(logits, labels, top, axis=axis, axis_name=axis_name)
+    if not is_zero(label_smoothing):
+        alpha = checks.scalar("label_smoothing", label_smoothing, examples.dtype)
+        alpha = examples.tail.share(alpha, loss)
+        spread = mean_gap(logits, top, examples) + above
+        loss = zero_safe_product(1 - alpha, loss) + zero_safe_product(alpha, spread)
+    if not is_zero(z_loss):
+        factor = checks.scalar("z_loss", z_loss, examples.dtype)
+        factor = examples.tail.share(factor, loss)
+        log_normalizer = top + above
+        loss = loss + factor * log_normalizer * log_normalizer
+    return loss
 
 
 def _z_loss(logits, z_loss, examples):

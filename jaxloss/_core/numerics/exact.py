@@ -52,7 +52,7 @@ def scale_of(largest: jax.Array) -> jax.Array:
 
 @pointwise
 def scaled(x: jax.Array, inverse: jax.Array):
-    """x · inverse, safe to square, for the inverse of the `scale_of` the largest |x|."""
+    """x · inverse, safe to square; the inverse is that of `scale_of` the largest."""
     return scaled_value(x, inverse), (inverse, x)
 
 
