@@ -104,11 +104,11 @@ def _compiler(request):
     node = request.node
     parameters = getattr(node, "callspec", None)
     case = parameters and parameters.params.get("case")
-    optimised = node.get_closest_marker("optimised") or getattr(case, "optimised", 0)
+    optimised = node.get_closest_marker("optimised")
     if tier.EXHAUSTIVE or optimised or not node.get_closest_marker("any_program"):
         yield
     else:
-        with tier.quick_compiler():
+        with tier.quick_compiler(getattr(case, "level", 0)):
             yield
 
 

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from catalog import Case
-from common import cotangent, tangents
+from common import cotangent, take, tangents
 
 EVERYONE = np.ones(6, bool)
 
@@ -115,12 +115,23 @@ def _derivatives(case: Case) -> Any:
     return run
 
 
-@functools.cache
-def folded(case: Case) -> Any:
-    """The losses of arrays whose batch axes are (2, 3)."""
+def folded(case: Case, arrays: Mapping[str, Any], index: np.ndarray) -> Any:
+    """The losses of examples in any shape, and of the last one without a batch axis.
 
+    Args:
+        case: The case.
+        arrays: Its arguments, `weights` among them.
+        index: Which example stands where.
+    """
+    moved, last = take(case, arrays, index), take(case, arrays, -1)
+    return jax.tree.map(np.asarray, _folded(case)(moved, last))
+
+
+@functools.cache
+def _folded(case: Case) -> Any:
     @jax.jit
-    def run(arrays):
-        return case(arrays, **({"reduction": "none"} if case.tail else {}))
+    def run(moved, last):
+        tail = {"reduction": "none"} if case.tail else {}
+        return case(moved, **tail), case(last, **tail)
 
     return run

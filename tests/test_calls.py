@@ -58,6 +58,7 @@ def test_numbers_are_judged_at_every_call():
         jl.huber_loss(x, delta=-0.5)
 
 
+@pytest.mark.any_program
 @few
 def test_settings_of_jax_are_kept(case):
     """Eager calls under `disable_jit`, leak checks and `debug_nans`."""

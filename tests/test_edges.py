@@ -19,7 +19,7 @@ def test_nan_stays_with_its_example(case):
             continue
         spoiled = np.array(arrays[name])
         spoiled[2] = np.nan
-        loss = np.asarray(case({**arrays, name: spoiled}))
+        loss = np.asarray(case({**arrays, name: jnp.asarray(spoiled)}))
         assert np.isnan(loss[2]).any(), name
         assert np.isfinite(np.delete(loss, 2, axis=0)).all(), name
 

@@ -5,7 +5,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from common import each_case, has_tail, take
+from common import each_case, has_tail, take, weighted
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from programs import folded, measured
@@ -62,11 +62,9 @@ def test_examples_may_stand_in_any_shape_and_order(case, data):
     shapes = arrays.array_shapes(min_dims=0, max_dims=3, min_side=0, max_side=3)
     shape = data.draw(choose(st.just((2, 3)), shapes))
     index = data.draw(arrays.arrays(int, shape, elements=st.integers(0, EXAMPLES - 1)))
-    tail = {"reduction": "none"} if case.tail else {}
-    given = case.arrays()
-    moved = {n: x[index] if n in case.inputs else x for n, x in given.items()}
-    plain = np.asarray(case(given, **tail))
-    found = folded(case)(moved)
+    real, rest = weighted(case)
+    plain = measured(case, real, rest)["none"]["value"]
+    found, _ = folded(case, {**real, **rest}, index)
     assert found.shape == index.shape + plain.shape[1:]
     close(found, plain[index], plain)
 

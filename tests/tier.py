@@ -20,14 +20,13 @@ EXHAUSTIVE = False
 # six examples. With these options XLA's own passes, which rewrite, fold and fuse, still
 # run.
 _QUICK = {
-    "xla_backend_optimization_level": 0,
     "xla_llvm_disable_expensive_passes": True,
 }
 if jax.__version_info__ < (0, 11):  # a later XLA has no other emitters
     _QUICK["xla_cpu_use_fusion_emitters"] = False
 
 # A part of the keys of JAX's caches: no program of one kind serves for the other.
-_effort = jax.make_user_context("full")
+_level = jax.make_user_context("full")
 
 
 def choose(quick: T, exhaustive: T) -> T:
@@ -35,9 +34,13 @@ def choose(quick: T, exhaustive: T) -> T:
     return exhaustive if EXHAUSTIVE else quick
 
 
-def quick_compiler() -> contextlib.AbstractContextManager:
-    """Programs that are compiled within it have `_QUICK`, those of eager calls too."""
-    return _effort("quick")
+def quick_compiler(level: int = 0) -> contextlib.AbstractContextManager:
+    """Programs that are compiled within it have `_QUICK`, those of eager calls too.
+
+    Args:
+        level: LLVM's level of optimisation.
+    """
+    return _level(str(level))
 
 
 # JAX has options for a single `jit` and for the whole process, none for a test.
@@ -45,8 +48,9 @@ _get_compile_options = compiler.get_compile_options
 
 
 def _with_effort(*args, env_options_overrides=None, **kwargs):
-    if _effort.value == "quick":
-        env_options_overrides = {**_QUICK, **(env_options_overrides or {})}
+    if _level.value != "full":
+        quick = {**_QUICK, "xla_backend_optimization_level": int(_level.value)}
+        env_options_overrides = {**quick, **(env_options_overrides or {})}
     return _get_compile_options(
         *args, env_options_overrides=env_options_overrides, **kwargs
     )

@@ -50,9 +50,9 @@ class Case:
     # Values that raise under checkify, but have a loss all the same.
     suspect: Mapping[str, tuple[float, ...]] = dataclasses.field(default_factory=dict)
 
-    # True: XLA miscompiles it at its lowest level of optimisation (JAX 0.10.2 and
-    # 0.12.0), so that the quick tier optimises it too.
-    optimised: bool = False
+    # LLVM's level of optimisation in the quick tier. At level 0, XLA compiles some
+    # programs of several products to wrong numbers (JAX 0.10.2 and 0.12.0).
+    level: int = 0
 
     def __post_init__(self):
         object.__setattr__(self, "name", self.name or self.loss.__name__)

@@ -231,19 +231,19 @@ CASES = [
         adaptive, adaptive_cross_entropy,
         {"hidden": HIDDEN, "labels": RARE_LABELS}, ADAPTIVE, EXACT,
         name="adaptive_softmax_cross_entropy",
-        core={"hidden": 1}, invalid={"labels": (-1, 7)}, optimised=True,
+        core={"hidden": 1}, invalid={"labels": (-1, 7)}, level=1,
     ),
     Case(
         the_adaptive_log_probs, adaptive_log_probs, {"hidden": HIDDEN}, ADAPTIVE,
         name="adaptive_softmax_log_probs", core={"hidden": 1}, tail=False,
-        optimised=True,
+        level=1,
     ),
     Case(
         the_predicted, best_log_prob, {"hidden": HIDDEN}, ADAPTIVE,
-        name="adaptive_softmax_predict", core={"hidden": 1}, tail=False, optimised=True,
+        name="adaptive_softmax_predict", core={"hidden": 1}, tail=False, level=1,
     ),
     Case(
         the_initial_log_probs, initial_log_probs, {"hidden": HIDDEN},
-        name="init_adaptive_softmax", core={"hidden": 1}, tail=False, optimised=True,
+        name="init_adaptive_softmax", core={"hidden": 1}, tail=False, level=1,
     ),
 ]  # fmt: skip

@@ -387,6 +387,7 @@ OTHERS = [
 TABLE = [*REGRESSION, *BINARY, *MULTICLASS, *OTHERS]
 
 
+@pytest.mark.any_program
 @cases(TABLE)
 def test_value_and_gradient_are_those_of_keras(row, arrays):
     (actual,) = pulled_back(ours(row), row, arrays, "float32")

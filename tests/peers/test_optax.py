@@ -417,6 +417,7 @@ EXPORTED = sorted(
     # optax warns of the one deprecated name that jaxloss has too, at its every call.
     "ignore:.*convex_kl_divergence:DeprecationWarning"
 )
+@pytest.mark.any_program
 @cases(TABLE)
 def test_value_and_gradient_are_those_of_optax(row, arrays):
     (actual,) = pulled_back(ours(row), row, arrays, "float32")

@@ -747,6 +747,7 @@ def theirs(row, arrays, **reduction):
     return [value.detach().numpy()], [g.numpy() for g in gradients]
 
 
+@pytest.mark.any_program
 @cases(TABLE)
 def test_value_and_gradient_are_those_of_torch(row, arrays):
     results = pulled_back(ours(row, row.reductions), row, arrays, "float32")
