@@ -245,6 +245,7 @@ def _entropy_forward(logits, labels, top, *, axis, axis_name):
 
 def _entropy_backward(residuals, cotangent, *, axis, axis_name):
     logits, labels, top, *numbers = residuals
+    top = recomputed(top)
     top, at_own, share, excess, value, cotangent = (
         jnp.expand_dims(x, axis) for x in (top, *numbers, cotangent)
     )
