@@ -2,7 +2,7 @@
 
 import re
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,20 +11,19 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from benchmarks.planned import hlo, traffic
-from benchmarks.planned.peers import Loss
 from benchmarks.planned.rows import Row
 from benchmarks.planned.targets import Device
 
 
 def compiled(
-    loss: Loss, inputs: tuple, wrt: tuple[int, ...], device: Device
+    function: Callable[..., Any], inputs: tuple, device: Device
 ) -> jax.stages.Compiled:
-    """Value and gradient of a loss, compiled for one device."""
+    """A function of arrays of the inputs' shapes, compiled for one device."""
     whole = NamedSharding(Mesh(np.array([device]), ("x",)), PartitionSpec())
     placed = jax.tree.map(
         lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=whole), inputs
     )
-    return jax.jit(jax.value_and_grad(loss, wrt)).lower(*placed).compile()
+    return jax.jit(function).lower(*placed).compile()
 
 
 def measure(
@@ -57,7 +56,8 @@ def measure(
 
 def _figures(row, name, loss, device, dump):
     start = time.perf_counter()
-    program = compiled(loss, row.inputs, row.moving(name), device)
+    step = jax.value_and_grad(loss, row.moving(name))
+    program = compiled(step, row.inputs, device)
     seconds = time.perf_counter() - start
     text, memory = program.as_text(), program.memory_analysis()
     assert text is not None
