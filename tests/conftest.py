@@ -42,6 +42,9 @@ def pytest_configure(config: pytest.Config) -> None:
         "the quick tier compiles its programs quickly",
     )
     config.addinivalue_line("markers", "optimised: one that does not, among such tests")
+    config.addinivalue_line(
+        "markers", "level(n): LLVM's level of optimisation for such a test, if not 0"
+    )
     # What one process has compiled serves the others, and the next run.
     cache = getattr(config, "cache", None)
     if cache is not None:
@@ -73,13 +76,20 @@ def pytest_xdist_make_scheduler(config, log):
     """With `pytest -n`, one process runs all tests of a case, which share programs."""
     if config.getoption("dist") != "load":
         return None  # what the command line asks for
+    from catalog import CASES
     from xdist.scheduler import LoadScopeScheduling
+
+    cases = {case.id for case in CASES}
 
     class ByCase(LoadScopeScheduling):
         def _split_scope(self, nodeid):
-            # tests/test_masks.py::test_masked_examples...[cpu-huber_loss]
-            case = re.fullmatch(r"tests/test_.*\[cpu-([^\]]+)\]", nodeid)
-            return case[1] if case else nodeid
+            # tests/test_dtypes.py::test_half_...[cpu-dice_loss-all parameters-bfloat16]
+            name = re.fullmatch(r"tests/test_.*\[(?:[cgt]pu-)?([^\]]+)\]", nodeid)
+            words = name[1].split("-") if name else []
+            for end in range(len(words), 0, -1):
+                if (case := "-".join(words[:end])) in cases:
+                    return case
+            return nodeid
 
     return ByCase(config, log)
 
@@ -104,11 +114,13 @@ def _compiler(request):
     node = request.node
     parameters = getattr(node, "callspec", None)
     case = parameters and parameters.params.get("case")
+    level = node.get_closest_marker("level")
+    level = level.args[0] if level else getattr(case, "level", 0)
     optimised = node.get_closest_marker("optimised")
     if tier.EXHAUSTIVE or optimised or not node.get_closest_marker("any_program"):
         yield
     else:
-        with tier.quick_compiler(getattr(case, "level", 0)):
+        with tier.quick_compiler(level):
             yield
 
 

@@ -3,6 +3,8 @@
 The references are the definitions, by mpmath at the exact float32 inputs.
 """
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -27,6 +29,12 @@ def soft_slope(logits, labels):
         )
 
 
+@functools.cache
+def compiled(transform, loss, *arguments):
+    """`transform(loss, *arguments)`: one program for all inputs of a shape."""
+    return jax.jit(transform(loss, *arguments))
+
+
 DOMINANT = [
     ([60, 0], [7, 1e-7]),
     ([0, 40, -3], [1e-9, 0.7, 2e-8]),
@@ -47,13 +55,17 @@ DOMINANT = [
     ids=["softmax_cross_entropy", "ranking_softmax_loss", "poly_loss_cross_entropy"],
 )
 def test_labels_beside_a_dominant_class_keep_their_slope(loss, logits, labels):
-    x, q = jnp.float32(logits), jnp.float32(labels)
-    slope = jax.grad(lambda x: loss(x, q))(x)
+    x, q = np.float32(logits), np.float32(labels)
+    # Alone, and one row of a batch under `vmap`.
+    batch = np.stack([np.zeros_like(x), x]), np.stack([q, q])
+    slope, each = compiled(alone_and_mapped, loss)(x, q, *batch)
     np.testing.assert_allclose(slope, soft_slope(logits, labels), rtol=2e-6)
-    # One row of a batch, and under `vmap`.
-    batch = jnp.stack([jnp.zeros_like(x), x]), jnp.stack([q, q])
-    each = jax.vmap(jax.grad(loss))(*batch)[1]
-    np.testing.assert_allclose(each, soft_slope(logits, labels), rtol=2e-6)
+    np.testing.assert_allclose(each[1], soft_slope(logits, labels), rtol=2e-6)
+
+
+def alone_and_mapped(loss):
+    slope = jax.grad(loss)
+    return lambda x, q, *batch: (slope(x, q), jax.vmap(slope)(*batch))
 
 
 def test_the_second_derivative_at_a_dominant_class_is_right():
@@ -62,9 +74,9 @@ def test_the_second_derivative_at_a_dominant_class_is_right():
     e = np.exp(np.float64(logits))
     p = e / e.sum()
     true = np.sum(np.float64(labels)) * (np.diag(p) - np.outer(p, p))
-    hessian = jax.hessian(jl.softmax_cross_entropy)(x, q)
+    hessian = jax.jit(jax.hessian(jl.softmax_cross_entropy))(x, q)
     np.testing.assert_allclose(hessian, true, rtol=3e-6)
-    by_labels = jax.jacobian(jax.grad(jl.softmax_cross_entropy), 1)(x, q)
+    by_labels = jax.jit(jax.jacobian(jax.grad(jl.softmax_cross_entropy), 1))(x, q)
     np.testing.assert_allclose(
         by_labels, np.outer(p, np.ones(3)) - np.eye(3), rtol=3e-6, atol=1e-7
     )
@@ -93,8 +105,8 @@ def test_the_cosines_of_parallel_vectors_are_in_range(sign):
 @pytest.mark.parametrize("sign", [1, -1])
 def test_the_range_of_a_cosine_costs_no_derivative(loss, sign):
     x = vectors(50, 3)
-    hessian = jax.vmap(jax.hessian(loss))(x, sign * x)
-    slope = jax.vmap(jax.grad(loss))(x, sign * x)
+    hessian = compiled(jax.vmap, jax.hessian(loss))(x, sign * x)
+    slope = compiled(jax.vmap, jax.grad(loss))(x, sign * x)
     # At y = x / c, of unit vector u: d²cos / dx² = -c (I - u uᵀ) / |x|², here c = ±1.
     sign = sign if loss is jl.cosine_similarity else -sign
     length = np.linalg.norm(np.float64(x), axis=1)[:, None, None]
@@ -106,14 +118,11 @@ def test_the_range_of_a_cosine_costs_no_derivative(loss, sign):
 
 @pytest.mark.parametrize("length", [1e-30, 1e-4, 1e4, 1e30])
 def test_the_length_of_an_embedding_does_not_count_in_ntxent(length):
-    x, labels = vectors(8, 4), jnp.array([0, 0, 1, 1, 2, 2, 3, 3])
-
-    def loss(x):
-        return jl.ntxent(x, labels, 0.5)
-
-    value, slope = jax.value_and_grad(loss)(x)
+    x, labels = vectors(8, 4), np.array([0, 0, 1, 1, 2, 2, 3, 3])
+    value_and_slope = compiled(jax.value_and_grad, jl.ntxent)
+    value, slope = value_and_slope(x, labels, 0.5)
     scaled = x * length
-    short, short_slope = jax.value_and_grad(loss)(scaled)
+    short, short_slope = value_and_slope(scaled, labels, 0.5)
     np.testing.assert_allclose(short, value, rtol=1e-6)
     np.testing.assert_allclose(short_slope * length, slope, atol=1e-6)
 
@@ -126,7 +135,7 @@ def test_a_zero_embedding_has_cosine_0_and_no_gradient_in_ntxent():
 
     # The scores are 0 but for the second with itself, which is no pair.
     np.testing.assert_allclose(loss(x), [np.log(2), np.log(2), 0], rtol=1e-6)
-    slope = jax.grad(lambda x: jnp.sum(loss(x)))(x)
+    slope = jax.jit(jax.grad(lambda x: jnp.sum(loss(x))))(x)
     assert np.all(np.isfinite(slope))
     assert not np.any(slope[0])
 
@@ -135,7 +144,7 @@ def test_a_zero_embedding_has_cosine_0_and_no_gradient_in_ntxent():
 def test_the_label_slope_of_the_multilabel_soft_margin_loss_is_minus_the_logit(size):
     x = jnp.float32([size, -size])
     t = jnp.float32([1, 0.25])
-    slope = jax.grad(jl.multilabel_soft_margin_loss, 1)(x, t)
+    slope = compiled(jax.grad, jl.multilabel_soft_margin_loss, 1)(x, t)
     np.testing.assert_array_equal(slope, -x / 2)
 
 
@@ -143,9 +152,13 @@ def test_the_label_slope_of_the_multilabel_soft_margin_loss_is_minus_the_logit(s
 def test_an_infinite_logit_that_agrees_with_its_label_costs_nothing(x):
     loss = jl.multilabel_soft_margin_loss
     t = jnp.float32([x > 0])
-    value, slopes = jax.value_and_grad(loss, (0, 1))(jnp.float32([x]), t)
+    value, slopes = compiled(jax.value_and_grad, loss, (0, 1))(jnp.float32([x]), t)
     assert value == 0
     np.testing.assert_array_equal(slopes, 0)
+
+
+def poisson(p, t, eps):
+    return jl.poisson_nll_loss(p, t, log_input=False, eps=eps)
 
 
 @pytest.mark.parametrize(
@@ -166,12 +179,8 @@ def test_an_infinite_logit_that_agrees_with_its_label_costs_nothing(x):
     ],
 )
 def test_poisson_keeps_its_slope_near_the_optimum(p, t, eps):
-    numbers = jnp.float32([p, t, eps])
-
-    def loss(p, t, eps):
-        return jl.poisson_nll_loss(p, t, log_input=False, eps=eps)
-
-    slope = jax.grad(loss)(*numbers)
+    numbers = np.float32([p, t, eps])
+    slope = compiled(jax.grad, poisson)(*numbers)
     rate, count, bound = exact(numbers)
     with mp.workdps(60):
         true = float(1 - count / (rate + bound))
@@ -208,9 +217,23 @@ def test_the_slope_of_label_smoothing_is_finite_under_a_mask_of_the_lowest_float
     surprisals = np.log(np.sum(np.exp(x))) - x
     true = np.sum(w * surprisals) / 5 - w[0] * surprisals[0]
     alpha = jnp.float32(0.1)
-    np.testing.assert_allclose(jax.grad(loss)(alpha), true, rtol=1e-6)
-    np.testing.assert_allclose(
-        jax.jvp(loss, (alpha,), (alpha,))[1], true / 10, rtol=1e-6
+    slope = jax.jit(jax.grad(loss))(alpha)
+    tangent = jax.jit(lambda alpha: jax.jvp(loss, (alpha,), (alpha,))[1])(alpha)
+    np.testing.assert_allclose(slope, true, rtol=1e-6)
+    np.testing.assert_allclose(tangent, true / 10, rtol=1e-6)
+
+
+def capped(x, c):
+    """The loss softplus(c tanh(x / c)), of slope sigmoid(c tanh(x / c)).
+
+    That is of hidden = 1 and one class beside the label's, whose logit is 0.
+    """
+    return jl.linear_cross_entropy(
+        jnp.ones((1, 1)),
+        jnp.stack([x, jnp.zeros_like(x)])[None],
+        jnp.array([1]),
+        logit_softcap=c,
+        reduction="sum",
     )
 
 
@@ -219,19 +242,8 @@ def test_the_slope_of_label_smoothing_is_finite_under_a_mask_of_the_lowest_float
     [(9.5, 1), (20, 1), (-30, 2), (1e-3, 1), (1e-6, 1), (0.5, 1), (0.03, 30), (-7, 30)],
 )
 def test_the_slopes_of_a_softcap_keep_their_digits(logit, cap):
-    # With hidden = 1 and one class beside a class of logit 0, of the label, the loss is
-    # softplus(c tanh(x / c)), of slope sigmoid(c tanh(x / c)).
-    def loss(x, c):
-        return jl.linear_cross_entropy(
-            jnp.ones((1, 1)),
-            jnp.stack([x, jnp.zeros_like(x)])[None],
-            jnp.array([1]),
-            logit_softcap=c,
-            reduction="sum",
-        )
-
-    numbers = jnp.float32(logit), jnp.float32(cap)
-    slopes = jax.grad(loss, (0, 1))(*numbers)
+    numbers = np.float32(logit), np.float32(cap)
+    slopes = compiled(jax.grad, capped, (0, 1))(*numbers)
     x, c = exact(numbers)
     with mp.workdps(60):
         z = x / c
@@ -259,9 +271,8 @@ def softmax(row):
     ],
 )
 def test_jensen_shannon_keeps_the_slope_of_a_dominant_class(x, y):
-    slopes = jax.grad(jl.jensen_shannon_divergence, (0, 1))(
-        jnp.float32(x), jnp.float32(y)
-    )
+    of_both = compiled(jax.grad, jl.jensen_shannon_divergence, (0, 1))
+    slopes = of_both(np.float32(x), np.float32(y))
     with mp.workdps(60):
         p, q = softmax(x), softmax(y)
         for own, slope in ((p, slopes[0]), (q, slopes[1])):
@@ -331,7 +342,7 @@ def test_smoothing_of_a_linear_layer_passes_classes_at_the_lowest_float():
             jnp.zeros((1, 2)), jnp.ones((2, 4)), [0], bias=bias, label_smoothing=alpha
         )[0]
 
-    value, slope = jax.value_and_grad(loss)(jnp.float32(0.1))
+    value, slope = jax.jit(jax.value_and_grad(loss))(jnp.float32(0.1))
     mean = -lowest / 2 + float(np.log(2))
     np.testing.assert_allclose(value, 0.1 * mean, rtol=1e-6)
     np.testing.assert_allclose(slope, mean, rtol=1e-6)

@@ -11,6 +11,8 @@ import jaxloss
 
 pytest.importorskip("matplotlib", reason="the pictures are drawn with matplotlib")
 
+pytestmark = pytest.mark.any_program
+
 SCRIPT = Path(__file__).parent.parent / "docs" / "assets" / "gallery.py"
 
 

@@ -14,7 +14,7 @@ from test_sharding import make_mesh
 
 import jaxloss as jl
 
-pytestmark = pytest.mark.usefixtures("device")
+pytestmark = [pytest.mark.usefixtures("device"), pytest.mark.any_program]
 
 
 def steep(x):

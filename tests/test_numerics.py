@@ -28,6 +28,7 @@ def test_answer_is_the_wanted_one(case):
     assert given.right, f"{given.shown} instead of {numerics.want(case)}"
 
 
+@pytest.mark.any_program
 @pytest.mark.parametrize(
     ("case", "library"),
     [

@@ -363,7 +363,7 @@ def test_entropy_of_a_sure_distribution_keeps_its_digits():
     np.testing.assert_allclose(entropy, [rest + rest * 50], rtol=1e-6)
 
 
-@pytest.mark.optimised
+@pytest.mark.level(1)
 @pytest.mark.parametrize("reduction", REDUCTIONS)
 def test_adaptive_softmax_in_chunks_is_that_in_one(reduction):
     cutoffs = (3, 8, 11)
@@ -386,7 +386,7 @@ def test_adaptive_softmax_in_chunks_is_that_in_one(reduction):
     assert_close(run(5), run(None), 1e-5)
 
 
-@pytest.mark.optimised
+@pytest.mark.level(1)
 def test_adaptive_softmax_predicts_the_most_probable_class():
     cutoffs = (3, 8, 11)
     parameters = jl.init_adaptive_softmax(
@@ -452,7 +452,7 @@ def test_cutoffs_rise(cutoffs):
         jl.init_adaptive_softmax(jax.random.key(0), 9, 17, cutoffs)
 
 
-@pytest.mark.optimised
+@pytest.mark.level(1)
 def test_parameters_fit_the_cutoffs():
     parameters = jl.init_adaptive_softmax(jax.random.key(0), 16, 17, (3, 8))
     with pytest.raises(ValueError, match="`parameters` must fit 16 features"):

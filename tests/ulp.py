@@ -306,23 +306,22 @@ def second_derivatives(
     def along(function, n, columns):
         return lambda x: function(*columns[:n], x, *columns[n + 1 :])
 
-    def slope(n):
-        def function(*columns):
-            value, pull_back = jax.vjp(along(loss, n, columns), columns[n])
-            return pull_back(jnp.ones_like(value))[0]
-
-        return function
+    def slopes(*columns):
+        value, pull_back = jax.vjp(loss, *columns)
+        return pull_back(jnp.ones_like(value))
 
     @jax.jit
     def run(*columns):
         ones = jnp.ones_like(columns[0])
         found = {}
-        for i, x in enumerate(columns):
-            for j, y in enumerate(columns[: i + 1]):
-                line = along(slope(i), j, columns)
-                found["forward over reverse", i, j] = jax.jvp(line, (y,), (ones,))[1]
-            pull_back = jax.vjp(along(slope(i), i, columns), x)[1]
-            found["reverse over reverse", i, i] = pull_back(ones)[0]
+        for j, y in enumerate(columns):
+            # Along one input: 0 times an infinite slope by another would be NaN.
+            _, push = jax.linearize(along(slopes, j, columns), y)
+            for i, bend in enumerate(push(ones)):
+                if i >= j:
+                    found["forward over reverse", i, j] = bend
+            pull_back = jax.linear_transpose(lambda t, p=push, j=j: p(t)[j], y)
+            found["reverse over reverse", j, j] = pull_back(ones)[0]
         return found
 
     return {key: np.asarray(value) for key, value in run(*columns).items()}
