@@ -40,13 +40,19 @@ def at_label(
     return classes == jnp.expand_dims(own_index(labels, logits, axis, axis_name), axis)
 
 
-def _logit_of(labels, logits, axis, axis_name, number_of_each_row):
-    """The logit of each label; any number, or NaN, for one that is no class."""
+def _logit_of(labels, logits, axis, axis_name, hit=None):
+    """The logit of each label; any number, or NaN, for one that is no class.
+
+    `hit` is `at_label`, from a caller that also sums over the logits.
+    """
     if is_split(logits, axis):  # a gather does not know where to put its result
-        hit = at_label(logits, labels, axis)
+        hit = at_label(logits, labels, axis) if hit is None else hit
         return jnp.sum(jnp.where(hit, logits, 0), axis=axis)
     index = own_index(labels, logits, axis, axis_name)
-    picked = number_of_each_row(logits, index, axis)
+    if hit is None:
+        picked = gather(logits, index, axis)
+    else:
+        picked = number_in_a_pass(logits, index, axis, hit)
     if axis_name is None:
         return picked
     return sum_over_devices(
@@ -105,7 +111,7 @@ def _softmax_jvp(axis, axis_name, primals, tangents):
 # The logit of the label. The gather reads one number an example; its gradient is
 # written by comparison.
 def _pick_forward(logits, labels, *, axis, axis_name=None):
-    return _logit_of(labels, logits, axis, axis_name, gather), (logits, labels)
+    return _logit_of(labels, logits, axis, axis_name), (logits, labels)
 
 
 def _pick_backward(residuals, cotangent, *, axis, axis_name=None):
@@ -141,11 +147,8 @@ def _at_label(logits, labels, top, axis, axis_name):
     hit, rest = _rest(logits, labels, jnp.expand_dims(top, axis), axis, axis_name)
     others = sum_over_devices(jnp.sum(rest, axis=axis), axis_name)
 
-    in_this_pass = functools.partial(number_in_a_pass, hit=hit)
     valid = is_class(logits, labels, axis, axis_name)
-    own = jnp.where(
-        valid, _logit_of(labels, logits, axis, axis_name, in_this_pass), nan
-    )
+    own = jnp.where(valid, _logit_of(labels, logits, axis, axis_name, hit), nan)
     behind = top - own
     own_share = jnp.exp(-behind)
     # Where the label has the largest logit, own_share is 1, and 0 after the brackets.

@@ -274,8 +274,8 @@ def _distance(x, y, axis, degree, eps):
     inverse = 1 / degree
     root = jnp.where(eps > 0, jnp.where(eps > 0, eps, 1) ** inverse, 0)
     scale = scale_of(jnp.maximum(largest, stop_gradient(root)))
-    shrink = checks.broadcast_to(jnp.expand_dims(1 / scale, axis), gap)
-    ratio = scaled(gap, shrink)
+    shrink = jnp.expand_dims(1 / scale, axis)
+    ratio = scaled(gap, checks.broadcast_to(shrink, gap))
     power = degree if isinstance(degree, int | float) else jnp.expand_dims(degree, axis)
     powers = jnp.where(ratio == 0, 0, jnp.where(ratio == 0, 1, ratio) ** power)
     offset = jnp.where(eps > 0, eps / jnp.where(eps > 0, scale, 1) ** degree, 0)
@@ -310,10 +310,11 @@ def _scaled_distance(x, y, eps, axis):
     largest = jnp.max(jnp.maximum(x, y) - jnp.minimum(x, y), axis=axis, initial=0)
     root = jnp.sqrt(eps)
     scale = scale_of(jnp.maximum(largest, root))
+    shrink = 1 / scale
     # The square of the bound is infinite, and so is an infinite distance.
     bound = float(jnp.finfo(x.dtype).max)
-    ratio = scaled_value(y - x, jnp.expand_dims(1 / scale, axis), bound)
-    offset = scaled_value(root, 1 / scale)
+    ratio = scaled_value(y - x, jnp.expand_dims(shrink, axis), bound)
+    offset = scaled_value(root, shrink)
     return scale * jnp.sqrt(jnp.sum(ratio * ratio, axis=axis) + offset * offset)
 
 

@@ -50,12 +50,9 @@ def smooth(labels, label_smoothing, examples, scale=None):
     weighted = labels if scale is None else labels * scale
     if is_zero(label_smoothing):
         return weighted
-    classes = examples.classes
     alpha = checks.scalar("label_smoothing", label_smoothing, labels.dtype)
     alpha = broadcast_to(examples.share(alpha, labels), labels)
-    share = 1 / _class_counts(labels, examples)
-    if classes is not None:
-        share = jnp.where(classes, share, 0)
+    share = _uniform(labels, examples)
     share = share if scale is None else share * scale
     return (1 - alpha) * weighted + alpha * share
 
@@ -81,21 +78,25 @@ _mean_gap = analytic(_mean_gap_forward, _mean_gap_backward)
 
 def mean_gap(logits, top, examples):
     """The mean distance from the largest logit, over the classes that count."""
-    share = broadcast_to(1 / _class_counts(logits, examples), logits)
-    if examples.classes is not None:
-        share = share * examples.classes.astype(share.dtype)
+    share = broadcast_to(_uniform(logits, examples), logits)
     return _mean_gap(
         logits, share, top, axis=examples.axes, axis_name=examples.axis_name
     )
 
 
-def _class_counts(like, examples):
-    """The number of classes that count, in a shape that broadcasts to `like`."""
+def _uniform(like, examples):
+    """1/K at each of the K classes that count and 0 elsewhere, to broadcast to `like`.
+
+    Multiplied, not selected: XLA for CPU would materialise the select (see
+    `capped_product`).
+    """
     axes, axis_name = examples.axes, examples.axis_name
     if examples.classes is None:
-        return jnp.asarray(class_count(like, axes, axis_name), like.dtype)
+        return 1 / jnp.asarray(class_count(like, axes, axis_name), like.dtype)
+    classes = examples.classes.astype(like.dtype)
     count = jnp.sum(examples.classes, axis=axes, keepdims=True)
-    return jnp.maximum(sum_over_devices(count, axis_name), 1).astype(like.dtype)
+    count = jnp.maximum(sum_over_devices(count, axis_name), 1)
+    return classes * (1 / count.astype(like.dtype))
 
 
 def is_zero(parameter):

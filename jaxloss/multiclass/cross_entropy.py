@@ -114,9 +114,7 @@ def softmax_cross_entropy(
         scale = class_weight_array(class_weights, logits, examples)
         scale = examples.share(scale, labels)
     labels = smooth(labels, label_smoothing, examples, scale)
-    logits, labels = _widen_for_two_terms(logits, z_loss), examples.guard(labels)
-    loss = soft_cross_entropy(logits, labels, axis=examples.axes)
-    loss = loss + _z_loss(logits, z_loss, examples)
+    loss = _of_distribution(logits, examples.guard(labels), z_loss, examples)
     return examples.tail.reduce(loss)
 
 
@@ -253,17 +251,14 @@ def softmax_cross_entropy_with_integer_labels(
         scale = class_weight_array(class_weights, logits, examples)
         mass = weight_of_label(scale, labels, examples)
     if scale is None or is_zero(label_smoothing):
-        loss = _of_label(logits, labels, mass, label_smoothing, z_loss, examples)
+        loss = _of_class(logits, labels, mass, label_smoothing, z_loss, examples)
     else:
-        logits = _widen_for_two_terms(logits, z_loss)
         hot = at_label(logits, labels, axis, axis_name).astype(examples.dtype)
         scale = examples.share(scale, hot)
         hot = smooth(examples.select(hot), label_smoothing, examples, scale)
-        hot = examples.guard(hot)
-        loss = soft_cross_entropy(logits, hot, axis=(axis,), axis_name=axis_name)
+        loss = _of_distribution(logits, examples.guard(hot), z_loss, examples)
         valid = is_class(logits, labels, axis, axis_name)
         loss = jnp.where(valid, loss, jnp.nan)
-        loss = loss + _z_loss(logits, z_loss, examples)
     return examples.tail.reduce(loss, mass)
 
 
@@ -272,14 +267,16 @@ def softmax_cross_entropy_with_integer_labels(
 #     Σ_j (m - x_j) / K + e,       where no term is negative,
 # and the log-sum-exp of `z_loss` is m + e. All of it is made of the exponentials of the
 # surprisal at the label: no array of the logits' size, one pass for the gradient.
-def _of_label(logits, labels, mass, label_smoothing, z_loss, examples):
+def _of_class(logits, labels, mass, label_smoothing, z_loss, examples):
     """The surprisal at the label, smoothed, and the term of `z_loss`."""
     (axis,), axis_name = examples.axes, examples.axis_name
+    plain = is_zero(z_loss) and is_zero(label_smoothing)
     top = maximum(logits, axis, axis_name)
-    logits = logits if is_zero(z_loss) and is_zero(label_smoothing) else widen(logits)
+    # Widened first, so that the summed gradient of two terms rounds once.
+    logits = logits if plain else widen(logits)
     loss = surprisal(logits, labels, axis=axis, axis_name=axis_name, top=top)
     loss = loss if mass is None else zero_safe_product(mass, loss)
-    if is_zero(z_loss) and is_zero(label_smoothing):
+    if plain:
         return loss
     above = excess(logits, labels, top, axis=axis, axis_name=axis_name)
     if not is_zero(label_smoothing):
@@ -288,25 +285,22 @@ def _of_label(logits, labels, mass, label_smoothing, z_loss, examples):
         spread = mean_gap(logits, top, examples) + above
         loss = zero_safe_product(1 - alpha, loss) + zero_safe_product(alpha, spread)
     if not is_zero(z_loss):
-        factor = checks.scalar("z_loss", z_loss, examples.dtype)
-        factor = examples.tail.share(factor, loss)
-        log_normalizer = top + above
-        loss = loss + factor * log_normalizer * log_normalizer
+        loss = loss + _z_loss(top + above, z_loss, examples)
     return loss
 
 
-def _z_loss(logits, z_loss, examples):
-    """`z_loss` times the squared log-sum-exp; for a Python 0 it reads no logits."""
-    if is_zero(z_loss):
-        return 0
+def _z_loss(log_normalizer, z_loss, examples):
+    """`z_loss` times the squared log-sum-exp."""
     factor = checks.scalar("z_loss", z_loss, examples.dtype)
-    log_normalizer = log_sum_exp(
-        logits, axis=examples.axes, axis_name=examples.axis_name
-    )
     factor = examples.tail.share(factor, log_normalizer)
     return factor * log_normalizer * log_normalizer
 
 
-def _widen_for_two_terms(logits, z_loss):
-    """Widens logits that two terms read, so that their summed gradient rounds once."""
-    return logits if is_zero(z_loss) else widen(logits)
+def _of_distribution(logits, labels, z_loss, examples):
+    """The cross entropy of a label per class, and the term of `z_loss`."""
+    axis = {"axis": examples.axes, "axis_name": examples.axis_name}
+    if is_zero(z_loss):
+        return soft_cross_entropy(logits, labels, **axis)
+    logits = widen(logits)  # so that the summed gradient of two terms rounds once
+    loss = soft_cross_entropy(logits, labels, **axis)
+    return loss + _z_loss(log_sum_exp(logits, **axis), z_loss, examples)
