@@ -82,11 +82,11 @@ def _torch(name: str, **options) -> Loss:
     return loss
 
 
-def _mean(loss: Loss, **options) -> Loss:
+def mean(loss: Loss, **options) -> Loss:
     return lambda *inputs: jnp.mean(loss(*inputs, **options))
 
 
-def _jaxloss(loss: Loss, **options) -> Loss:
+def ours(loss: Loss, **options) -> Loss:
     return lambda *inputs: loss(*inputs, reduction="mean", **options)
 
 
@@ -219,7 +219,7 @@ def _torch_linear(*, chunks):
     return loss
 
 
-def _tokamax(**options):
+def tokamax(**options):
     def loss(hidden, kernel, labels):
         import tokamax  # pyright: ignore[reportMissingImports]
 
@@ -234,7 +234,7 @@ def _linear_row(name, ignored, **options):
     return Row(
         name,
         _linear(ignored),
-        _jaxloss(jl.linear_cross_entropy, ignore_index=-100),
+        ours(jl.linear_cross_entropy, ignore_index=-100),
         optax=_full_logits,
         torch=_torch_linear(chunks=False),
         bare=_three_products,
@@ -288,8 +288,8 @@ def _integer_row(examples, classes, floor, **options):
     return Row(
         f"integer labels {examples} x {classes}",
         _classes(examples, classes),
-        _jaxloss(jl.softmax_cross_entropy_with_integer_labels),
-        optax=_mean(optax.softmax_cross_entropy_with_integer_labels),
+        ours(jl.softmax_cross_entropy_with_integer_labels),
+        optax=mean(optax.softmax_cross_entropy_with_integer_labels),
         keras=_keras("sparse_categorical_crossentropy", from_logits=True),
         torch=lambda x, y: _torch("cross_entropy")(x, y.long()),
         floor=floor,
@@ -301,8 +301,8 @@ ROWS = [
     Row(
         "binary cross entropy 16.8 M",
         _binary,
-        _jaxloss(jl.sigmoid_binary_cross_entropy),
-        optax=_mean(optax.sigmoid_binary_cross_entropy),
+        ours(jl.sigmoid_binary_cross_entropy),
+        optax=mean(optax.sigmoid_binary_cross_entropy),
         keras=_keras("binary_crossentropy", from_logits=True),
         torch=_torch("binary_cross_entropy_with_logits"),
         floor=1.6,
@@ -310,24 +310,24 @@ ROWS = [
     Row(
         "focal loss 16.8 M",
         _binary,
-        _jaxloss(jl.sigmoid_focal_loss),
-        optax=_mean(optax.sigmoid_focal_loss),
+        ours(jl.sigmoid_focal_loss),
+        optax=mean(optax.sigmoid_focal_loss),
         keras=_keras("binary_focal_crossentropy", from_logits=True),
         floor=2.0,
     ),
     Row(
         "log-cosh 16.8 M",
         _real,
-        _jaxloss(jl.log_cosh),
-        optax=_mean(optax.log_cosh),
+        ours(jl.log_cosh),
+        optax=mean(optax.log_cosh),
         keras=_keras("log_cosh"),
         floor=0.9,
     ),
     Row(
         "huber 16.8 M",
         _real,
-        _jaxloss(jl.huber_loss),
-        optax=_mean(optax.huber_loss),
+        ours(jl.huber_loss),
+        optax=mean(optax.huber_loss),
         keras=_keras("huber"),
         torch=_torch("huber_loss"),
         floor=0.95,
@@ -342,8 +342,8 @@ ROWS = [
         0.0,
         more={
             "torch in chunks": _torch_linear(chunks=True),
-            "tokamax": _tokamax(),
-            "tokamax in chunks": _tokamax(implementation="chunked_xla"),
+            "tokamax": tokamax(),
+            "tokamax in chunks": tokamax(implementation="chunked_xla"),
         },
     ),
     _linear_row(
@@ -362,8 +362,8 @@ ROWS = [
     Row(
         "dense labels 65536 x 1000",
         _soft,
-        _jaxloss(jl.softmax_cross_entropy),
-        optax=_mean(optax.softmax_cross_entropy),
+        ours(jl.softmax_cross_entropy),
+        optax=mean(optax.softmax_cross_entropy),
         keras=_keras("categorical_crossentropy", from_logits=True),
         torch=_torch("cross_entropy"),
         floor=0.95,
@@ -371,23 +371,23 @@ ROWS = [
     Row(
         "ntxent 4096 x 128",
         _embeddings,
-        _jaxloss(jl.ntxent),
+        ours(jl.ntxent),
         optax=optax.losses.ntxent,
         floor=0.95,
     ),
     Row(
         "triplet 262144 x 64",
         _triplets,
-        _jaxloss(jl.triplet_margin_loss),
-        optax=_mean(optax.losses.triplet_margin_loss),
+        ours(jl.triplet_margin_loss),
+        optax=mean(optax.losses.triplet_margin_loss),
         torch=_torch("triplet_margin_loss"),
         floor=0.95,
     ),
     Row(
         "CTC 16 x 400 x 64, 60 labels",
         _sequences,
-        _jaxloss(jl.ctc_loss),
-        optax=_mean(optax.ctc_loss),
+        ours(jl.ctc_loss),
+        optax=mean(optax.ctc_loss),
         keras=_keras_ctc,
         torch=_torch_ctc,
         floor=1.0,
@@ -396,8 +396,8 @@ ROWS = [
         "Dice 8 x 256 x 256 x 8",
         _images,
         # One number an image, of which the mean is taken.
-        _mean(jl.dice_loss),
-        optax=_mean(optax.losses.dice_loss),
+        mean(jl.dice_loss),
+        optax=mean(optax.losses.dice_loss),
         keras=_keras_dice,
         floor=0.95,
     ),
@@ -407,8 +407,8 @@ if hasattr(jl, "kl_divergence"):
         Row(
             "KL divergence 65536 x 1000",
             _log_densities,
-            _jaxloss(jl.kl_divergence),
-            optax=_mean(optax.kl_divergence),
+            ours(jl.kl_divergence),
+            optax=mean(optax.kl_divergence),
             # torch's "batchmean" is the mean over the examples.
             torch=_torch("kl_div", reduction="batchmean"),
             floor=0.95,

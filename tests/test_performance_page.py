@@ -1,25 +1,16 @@
 """The page on performance shows every committed figure, and none of its own."""
 
-import importlib.util
+import importlib
 import json
+import sys
 from pathlib import Path
 
 import pytest
 
-ASSETS = Path(__file__).parent.parent / "docs" / "assets"
-
-
-def load(name):
-    """A script of the documentation, which is in no package."""
-    spec = importlib.util.spec_from_file_location(name, ASSETS / f"{name}.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-performance, planned = load("performance"), load("planned")
+# The documentation's scripts are in no package; MkDocs imports them from its folder.
+sys.path.append(str(Path(__file__).parent.parent / "docs"))
+performance = importlib.import_module("assets.performance")
+planned = importlib.import_module("assets.planned")
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,5 @@
 """Compiles rows for a target and reads what the compiler planned."""
 
-import re
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -59,16 +58,9 @@ def _figures(row, name, loss, device, dump):
     step = jax.value_and_grad(loss, row.moving(name))
     program = compiled(step, row.inputs, device)
     seconds = time.perf_counter() - start
-    text, memory = program.as_text(), program.memory_analysis()
-    assert text is not None
-    assert memory is not None
-    if dump is not None:
-        dump.mkdir(parents=True, exist_ok=True)
-        file = re.sub(r"\W+", "-", f"{row.label} {name}")
-        (dump / f"{file}.hlo").write_text(text)
-    parsed = hlo.read(text)
+    parsed, temporaries = hlo.read_compiled(program, dump, f"{row.label} {name}")
     return {
-        "temporaries": memory.temp_size_in_bytes,
+        "temporaries": temporaries,
         "moved": traffic.moved(parsed),
         "passes": traffic.passes(parsed, row.largest_input / 4),
         "dtype": str(jax.eval_shape(loss, *row.inputs).dtype),

@@ -8,6 +8,9 @@ import dataclasses
 import functools
 import math
 import re
+from pathlib import Path
+
+import jax
 
 # The opening and the closing brackets of shapes, layouts and operands.
 _OPEN, _CLOSE = "([{", ")]}"
@@ -72,6 +75,20 @@ class Program:
 
     computations: dict[str, Computation]
     entry: str
+
+
+def read_compiled(
+    compiled: jax.stages.Compiled, dump: Path | None, label: str
+) -> tuple[Program, int]:
+    """The program, and the bytes of its temporaries; keeps the text in a folder."""
+    text, memory = compiled.as_text(), compiled.memory_analysis()
+    assert text is not None
+    assert memory is not None
+    if dump is not None:
+        dump.mkdir(parents=True, exist_ok=True)
+        file = re.sub(r"\W+", "-", label)
+        (dump / f"{file}.hlo").write_text(text)
+    return read(text), memory.temp_size_in_bytes
 
 
 def read(text: str) -> Program:

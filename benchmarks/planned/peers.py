@@ -4,21 +4,14 @@ Each function takes the row's inputs and returns the mean loss. `wide` computes 
 float32 whatever the inputs' dtype, as jaxloss does.
 """
 
-from collections.abc import Callable
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 import optax
 
-Loss = Callable[..., Any]
+from benchmarks.cases import Loss
 
 _integer = optax.softmax_cross_entropy_with_integer_labels
 SMOOTHING, Z_LOSS, IGNORED = 0.1, 1e-4, -100
-
-
-def mean(loss: Loss, **options) -> Loss:
-    return lambda *inputs: jnp.mean(loss(*inputs, **options))
 
 
 def wide(loss: Loss) -> Loss:
@@ -38,7 +31,7 @@ def smoothed(logits, labels):
 def smoothed_by_hand(logits, labels):
     """Without an array of smoothed labels."""
     log_probs = jax.nn.log_softmax(logits)
-    own = jnp.take_along_axis(log_probs, labels[..., None], -1)[..., 0]
+    own = _at(labels, log_probs)
     others = jnp.mean(log_probs, axis=-1)
     return -jnp.mean((1 - SMOOTHING) * own + SMOOTHING * others)
 
@@ -110,19 +103,8 @@ def wide_product(hidden, kernel, labels):
 
 def log_probs_and_entropies(hidden, kernel, labels):
     log_probs = jax.nn.log_softmax(_wide_logits(hidden, kernel))
-    own = jnp.take_along_axis(log_probs, labels[..., None], -1)[..., 0]
+    own = _at(labels, log_probs)
     return jnp.mean(own - jnp.sum(jnp.exp(log_probs) * log_probs, axis=-1))
-
-
-def tokamax(**options) -> Loss:
-    def loss(hidden, kernel, labels):
-        import tokamax  # pyright: ignore[reportMissingImports]
-
-        return tokamax.linear_softmax_cross_entropy_loss(
-            hidden, labels, kernel, reduction="mean", **options
-        )
-
-    return loss
 
 
 def _smoothed(logits, labels):
@@ -135,7 +117,10 @@ def _z_loss(logits):
 
 
 def _log_prob(logits, labels):
-    log_probs = jax.nn.log_softmax(logits)
+    return _at(labels, jax.nn.log_softmax(logits))
+
+
+def _at(labels, log_probs):
     return jnp.take_along_axis(log_probs, labels[..., None], -1)[..., 0]
 
 

@@ -13,8 +13,9 @@ import optax
 
 import jaxloss as jl
 from benchmarks import cases
+from benchmarks.cases import Loss, mean, ours
 from benchmarks.planned import peers
-from benchmarks.planned.peers import Loss, mean, wide
+from benchmarks.planned.peers import wide
 
 _BOTH = ("float32", "bfloat16")
 
@@ -98,10 +99,6 @@ def _array(dtype):
     return lambda *shape: jax.ShapeDtypeStruct(shape, jnp.dtype(dtype))
 
 
-def _ours(loss, **options):
-    return lambda *inputs: loss(*inputs, reduction="mean", **options)
-
-
 def _with_wide(dtype: str, named: Mapping[str, Loss]) -> dict[str, Loss]:
     """In half precision each peer also in float32, which is jaxloss's precision."""
     if dtype == "float32":
@@ -143,13 +140,13 @@ def _elementwise() -> Iterator[Row]:
         ("huber", jl.huber_loss, optax.huber_loss),
     ):
         found = _with_wide("bfloat16", {"optax": mean(peer)})
-        yield Row(f"{name} 16.8 M", "bfloat16", pair, _ours(loss), found)
+        yield Row(f"{name} 16.8 M", "bfloat16", pair, ours(loss), found)
     for dtype in _BOTH:
         yield Row(
             "focal loss with alpha 16.8 M",
             dtype,
             (_array(dtype)(1 << 24),) * 2,
-            _ours(jl.sigmoid_focal_loss, alpha=0.25),
+            ours(jl.sigmoid_focal_loss, alpha=0.25),
             _with_wide(
                 dtype, {"optax": mean(optax.sigmoid_focal_loss, alpha=0.25, gamma=2.0)}
             ),
@@ -159,7 +156,7 @@ def _elementwise() -> Iterator[Row]:
 def _classes() -> Iterator[Row]:
     """Cross entropies without options, and what the softmax's gradient reshapes."""
     integer = _array("int32")
-    ours = jl.softmax_cross_entropy_with_integer_labels
+    integer_loss = jl.softmax_cross_entropy_with_integer_labels
     optaxs = optax.softmax_cross_entropy_with_integer_labels
     for dtype in _BOTH:
         real = _array(dtype)
@@ -169,35 +166,35 @@ def _classes() -> Iterator[Row]:
             "integer labels 8192 x 128256",
             dtype,
             (real(8192, 128256), integer(8192)),
-            _ours(ours),
+            ours(integer_loss),
             _with_wide(dtype, {"optax": mean(optaxs)}),
         )
         yield Row(
             "integer labels 8 x 21 x 512 x 512, axis 1",
             dtype,
             (real(8, 21, 512, 512), integer(8, 512, 512)),
-            _ours(ours, axis=1),
+            ours(integer_loss, axis=1),
             _with_wide(dtype, {"optax": mean(optaxs, axis=1)}),
         )
         yield Row(
             "softmax focal loss 4096 x 32768",
             dtype,
             large,
-            _ours(jl.softmax_focal_loss),
+            ours(jl.softmax_focal_loss),
             {"plain": wide(peers.softmax_focal)},
         )
         yield Row(
             "generalized cross entropy 4096 x 32768",
             dtype,
             large,
-            _ours(jl.generalized_cross_entropy),
+            ours(jl.generalized_cross_entropy),
             {"plain": wide(peers.generalized)},
         )
         yield Row(
             "poly loss 65536 x 1000",
             dtype,
             soft,
-            _ours(jl.poly_loss_cross_entropy),
+            ours(jl.poly_loss_cross_entropy),
             _with_wide(dtype, {"optax": mean(optax.losses.poly_loss_cross_entropy)}),
         )
     soft = (_array("bfloat16")(65536, 1000),) * 2
@@ -206,13 +203,13 @@ def _classes() -> Iterator[Row]:
         ("KL divergence", jl.kl_divergence, optax.kl_divergence),
     ):
         found = _with_wide("bfloat16", {"optax": mean(peer)})
-        yield Row(f"{name} 65536 x 1000", "bfloat16", soft, _ours(loss), found)
+        yield Row(f"{name} 65536 x 1000", "bfloat16", soft, ours(loss), found)
 
 
 def _options() -> Iterator[Row]:
     """The options of the cross entropy with integer labels."""
     integer = _array("int32")
-    ours = jl.softmax_cross_entropy_with_integer_labels
+    integer_loss = jl.softmax_cross_entropy_with_integer_labels
     smoothing, z_loss = {"label_smoothing": peers.SMOOTHING}, {"z_loss": peers.Z_LOSS}
     for dtype in _BOTH:
         real = _array(dtype)
@@ -220,18 +217,18 @@ def _options() -> Iterator[Row]:
         mask = jax.ShapeDtypeStruct((4096,), jnp.dtype(bool))
 
         def weighted(x, y, w):
-            return ours(x, y, class_weights=w, reduction="mean")
+            return integer_loss(x, y, class_weights=w, reduction="mean")
 
         def masked(x, y, where):
-            return ours(x, y, where=where, reduction="mean")
+            return integer_loss(x, y, where=where, reduction="mean")
 
         for name, inputs, loss, optaxs in (
-            ("label smoothing", large, _ours(ours, **smoothing), peers.smoothed),
-            ("z_loss", large, _ours(ours, **z_loss), peers.with_z_loss),
+            ("label smoothing", large, ours(integer_loss, **smoothing), peers.smoothed),
+            ("z_loss", large, ours(integer_loss, **z_loss), peers.with_z_loss),
             (
                 "label smoothing and z_loss",
                 large,
-                _ours(ours, **smoothing, **z_loss),
+                ours(integer_loss, **smoothing, **z_loss),
                 peers.smoothed_with_z_loss,
             ),
             ("class weights", (*large, real(32768)), weighted, peers.class_weighted),
@@ -239,7 +236,7 @@ def _options() -> Iterator[Row]:
             (
                 "ignore_index",
                 large,
-                _ours(ours, ignore_index=peers.IGNORED),
+                ours(integer_loss, ignore_index=peers.IGNORED),
                 peers.ignoring,
             ),
         ):
@@ -259,7 +256,7 @@ def _others() -> Iterator[Row]:
             "cosine distance 262144 x 64",
             dtype,
             (x, x),
-            _ours(jl.cosine_distance),
+            ours(jl.cosine_distance),
             _with_wide(dtype, {"optax": mean(optax.cosine_distance)}),
         )
     x = _array("bfloat16")(262144, 64)
@@ -268,14 +265,14 @@ def _others() -> Iterator[Row]:
         "triplet 262144 x 64",
         "bfloat16",
         (x, x, x),
-        _ours(jl.triplet_margin_loss),
+        ours(jl.triplet_margin_loss),
         _with_wide("bfloat16", triplet),
     )
     yield Row(
         "circle loss 4096 x 128",
         "float32",
         (real(4096, 128), integer(4096)),
-        _ours(jl.circle_loss),
+        ours(jl.circle_loss),
         {"plain": peers.circle},
     )
     pixels, sides = (real(8, 256, 256, 8),) * 2, {"alpha": 0.3, "beta": 0.7}
@@ -297,7 +294,7 @@ def _others() -> Iterator[Row]:
         "sparsemax 16384 x 1000",
         "float32",
         (real(16384, 1000), integer(16384)),
-        _ours(jl.multiclass_sparsemax_loss),
+        ours(jl.multiclass_sparsemax_loss),
         {"optax": mean(optax.losses.multiclass_sparsemax_loss)},
     )
 
@@ -320,7 +317,7 @@ def _linear() -> Iterator[Row]:
     )
     full = {"optax": peers.product, "optax, float32": peers.wide_product}
     if cases.installed("tokamax"):
-        full["tokamax in chunks"] = peers.tokamax(implementation="chunked_xla")
+        full["tokamax in chunks"] = cases.tokamax(implementation="chunked_xla")
 
     def log_probs(hidden, kernel, labels):
         own, entropies = jl.linear_log_probs(hidden, kernel, labels)
@@ -329,8 +326,8 @@ def _linear() -> Iterator[Row]:
     for n in (8192, 32768):
         size = f"{n} x 4096 x 128256"
         inputs = real(n, 4096), real(4096, 128256), integer(n)
-        ours = _ours(jl.linear_cross_entropy)
-        yield Row(f"linear {size}", "bfloat16", inputs, ours, full, (0, 1))
+        linear = ours(jl.linear_cross_entropy)
+        yield Row(f"linear {size}", "bfloat16", inputs, linear, full, (0, 1))
         plain = {"plain": peers.log_probs_and_entropies}
         name = f"linear log probs {size}"
         yield Row(name, "bfloat16", inputs, log_probs, plain, (0, 1))

@@ -5,7 +5,6 @@ logits, on meshes whose axes are Auto; along an Explicit class axis optax raises
 """
 
 import dataclasses
-import re
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 import jaxloss as jl
+from benchmarks.cases import Loss, ours
 from benchmarks.planned import hlo, peers
 from benchmarks.planned.network import collectives
 from benchmarks.planned.targets import Target, devices
@@ -45,10 +45,7 @@ LAYOUTS = {
 }
 
 
-def _jaxloss(hidden, kernel, labels):
-    return jl.linear_cross_entropy(hidden, kernel, labels, reduction="mean")
-
-
+_jaxloss = ours(jl.linear_cross_entropy)
 # The type of the mesh's axes, the program's name and its loss.
 PROGRAMS = (
     (AxisType.Auto, "optax", peers.product),
@@ -65,19 +62,14 @@ def measure(chips: str, layout: str, dump: Path | None = None) -> dict[str, Any]
     for axis_type, name, loss in PROGRAMS:
         mesh = Mesh(grid, placed.axes, axis_types=(axis_type,) * grid.ndim)
         program = compiled(loss, mesh, placed)
-        text, memory = program.as_text(), program.memory_analysis()
-        assert text is not None
-        assert memory is not None
-        if dump is not None:
-            dump.mkdir(parents=True, exist_ok=True)
-            file = re.sub(r"\W+", "-", f"{chips} {layout} {axis_type.name} {name}")
-            (dump / f"{file}.hlo").write_text(text)
-        found = collectives(hlo.read(text))
+        label = f"{chips} {layout} {axis_type.name} {name}"
+        parsed, temporaries = hlo.read_compiled(program, dump, label)
+        found = collectives(parsed)
         programs.append(
             {
                 "program": name,
                 "mesh": axis_type.name,
-                "temporaries": memory.temp_size_in_bytes,
+                "temporaries": temporaries,
                 "network": sum(x.times * x.bytes for x in found),
                 "collectives": [
                     dataclasses.asdict(x) | {"array": str(x.array)}
@@ -94,7 +86,7 @@ def measure(chips: str, layout: str, dump: Path | None = None) -> dict[str, Any]
     }
 
 
-def compiled(loss: peers.Loss, mesh: Mesh, layout: Layout) -> jax.stages.Compiled:
+def compiled(loss: Loss, mesh: Mesh, layout: Layout) -> jax.stages.Compiled:
     """Value and gradients of hidden states and kernel, compiled for a mesh."""
     hidden, kernel, labels = (
         NamedSharding(mesh, spec)

@@ -10,19 +10,19 @@ from jax.experimental import topologies
 
 Device = Any  # `jax.Device`, which pyright takes for a variable
 
-# What XLA for GPU has to know of an H100 (SXM, 80 GB) and of an A100 (SXM, 40 GB).
-_H100 = """
-gpu_device_info {
-  cuda_compute_capability { major: 9 }
-  core_count: 132
-  fpus_per_core: 128
-  clock_rate_ghz: 1.98
-  memory_bandwidth: 3352320000000
-  device_memory_size: 84929347584
-  l2_cache_size: 52428800
-  shared_memory_per_core: 233472
+# What XLA for GPU has to know of a device.
+_CUDA = """
+gpu_device_info {{
+  cuda_compute_capability {{ major: {major} }}
+  core_count: {core_count}
+  fpus_per_core: {fpus_per_core}
+  clock_rate_ghz: {clock_rate_ghz}
+  memory_bandwidth: {memory_bandwidth}
+  device_memory_size: {device_memory_size}
+  l2_cache_size: {l2_cache_size}
+  shared_memory_per_core: {shared_memory_per_core}
   shared_memory_per_block: 49152
-  shared_memory_per_block_optin: 232448
+  shared_memory_per_block_optin: {shared_memory_per_block_optin}
   registers_per_core_limit: 65536
   registers_per_block_limit: 65536
   threads_per_core_limit: 2048
@@ -31,38 +31,36 @@ gpu_device_info {
   block_dim_limit_x: 2147483647
   block_dim_limit_y: 65535
   block_dim_limit_z: 65535
-}
+}}
 platform_name: "CUDA"
-dnn_version_info { major: 9 minor: 8 }
-runtime_version { major: 12 minor: 8 }
-device_description_str: "NVIDIA H100 80GB HBM3"
+dnn_version_info {{ major: 9 minor: 8 }}
+runtime_version {{ major: 12 minor: 8 }}
+device_description_str: "{name}"
 """
-_A100 = """
-gpu_device_info {
-  cuda_compute_capability { major: 8 }
-  core_count: 108
-  fpus_per_core: 64
-  clock_rate_ghz: 1.41
-  memory_bandwidth: 1555200000000
-  device_memory_size: 42331013120
-  l2_cache_size: 41943040
-  shared_memory_per_core: 167936
-  shared_memory_per_block: 49152
-  shared_memory_per_block_optin: 166912
-  registers_per_core_limit: 65536
-  registers_per_block_limit: 65536
-  threads_per_core_limit: 2048
-  threads_per_block_limit: 1024
-  threads_per_warp: 32
-  block_dim_limit_x: 2147483647
-  block_dim_limit_y: 65535
-  block_dim_limit_z: 65535
-}
-platform_name: "CUDA"
-dnn_version_info { major: 9 minor: 8 }
-runtime_version { major: 12 minor: 8 }
-device_description_str: "NVIDIA A100-SXM4-40GB"
-"""
+_H100 = _CUDA.format(
+    name="NVIDIA H100 80GB HBM3",
+    major=9,
+    core_count=132,
+    fpus_per_core=128,
+    clock_rate_ghz=1.98,
+    memory_bandwidth=3352320000000,
+    device_memory_size=84929347584,
+    l2_cache_size=52428800,
+    shared_memory_per_core=233472,
+    shared_memory_per_block_optin=232448,
+)
+_A100 = _CUDA.format(
+    name="NVIDIA A100-SXM4-40GB",
+    major=8,
+    core_count=108,
+    fpus_per_core=64,
+    clock_rate_ghz=1.41,
+    memory_bandwidth=1555200000000,
+    device_memory_size=42331013120,
+    l2_cache_size=41943040,
+    shared_memory_per_core=167936,
+    shared_memory_per_block_optin=166912,
+)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -4,9 +4,10 @@ Everything is read from `benchmarks/results/*.json`, one file for each kind of d
 no figure is copied by hand.
 """
 
-import html
 import json
 from pathlib import Path
+
+from assets.bars import bars, label
 
 RESULTS = Path(__file__).parents[2] / "benchmarks" / "results"
 TITLES = {"cpu": "CPU", "gpu": "GPU", "tpu": "TPU"}
@@ -32,26 +33,14 @@ def page(folder: Path = RESULTS):
             yield from ("### Calls outside jit", "", *calls(report["eager"]), "")
 
 
-def label(result) -> str:
-    half = "" if result["dtype"] == "float32" else f", {result['dtype']}"
-    return result["row"] + half
-
-
 def chart(results):
-    """Bars of the best peer's time over jaxloss's; a line where both are equal."""
-    rows = [r for r in results if r["ratio"]]
-    longest = max(max(min(r["ratio"].values()) for r in rows), 1)
-    yield '<div class="bars" role="img" aria-label="The same figures as in the table.">'
-    for result in rows:
-        peer, ratio = min(result["ratio"].items(), key=lambda item: item[1])
-        speed = "faster" if ratio >= 1 else "slower"
-        style = f"--width: {ratio / longest:.2%}; --even: {1 / longest:.2%}"
-        yield (
-            f"<div><span>{html.escape(label(result))}</span>"
-            f'<span class="bar {speed}" style="{style}"></span>'
-            f"<span>{ratio:.2f} {peer}</span></div>"
-        )
-    yield "</div>"
+    """Bars of the best peer's time over jaxloss's."""
+    rows = []
+    for result in results:
+        if result["ratio"]:
+            peer, ratio = min(result["ratio"].items(), key=lambda item: item[1])
+            rows.append((label(result), ratio, peer))
+    return bars(rows, "The same figures as in the table.")
 
 
 def times(results, peers):

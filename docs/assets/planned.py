@@ -4,9 +4,10 @@ Everything is read from `benchmarks/results/planned`, one file for each kind of 
 and one for each slice of many chips; no figure is copied by hand.
 """
 
-import html
 import json
 from pathlib import Path
+
+from assets.bars import bars, label
 
 PLANNED = Path(__file__).parents[2] / "benchmarks" / "results" / "planned"
 TITLES = {
@@ -45,10 +46,6 @@ def title(chips: str) -> str:
     return f"TPU {kind}, {grid.replace('x', ' x ')} chips"
 
 
-def label(row) -> str:
-    return row["row"] + ("" if row["dtype"] == "float32" else f", {row['dtype']}")
-
-
 def best(row, figure):
     """The least of a figure among the peers, and the peer; None without a peer."""
     found = {
@@ -60,30 +57,20 @@ def best(row, figure):
 
 
 def chart(rows):
-    """Bars of the best peer's bytes over jaxloss's; a line where both are equal."""
+    """Bars of the best peer's bytes over jaxloss's."""
     ratios = []
     for row in rows:
         if least := best(row, "moved"):
             bytes_moved, peer = least
             ratio = bytes_moved / row["programs"]["jaxloss"]["moved"]
             ratios.append((label(row), ratio, peer))
-    # One row far ahead of the others would leave them no room.
-    longest = min(max([1, *(ratio for _, ratio, _ in ratios)]), 4)
-    yield (
-        '<div class="bars" role="img" aria-label="The bytes that the best peer moves, '
-        'divided by those of jaxloss, as in the table.">'
+    return bars(
+        ratios,
+        "The bytes that the best peer moves, divided by those of jaxloss, as in the "
+        "table.",
+        even=0.99,  # 1 % of the bytes are numbers per example and partial sums
+        longest=4,  # one row far ahead would leave the others no room
     )
-    for name, ratio, peer in ratios:
-        # 1 % of the bytes are numbers per example and partial sums.
-        kind = "faster" if ratio >= 0.99 else "slower"
-        width = min(ratio / longest, 1)
-        style = f"--width: {width:.2%}; --even: {1 / longest:.2%}"
-        yield (
-            f"<div><span>{html.escape(name)}</span>"
-            f'<span class="bar {kind}" style="{style}"></span>'
-            f"<span>{ratio:.2f} {html.escape(peer)}</span></div>"
-        )
-    yield "</div>"
 
 
 def table(rows):
