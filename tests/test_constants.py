@@ -60,7 +60,7 @@ def test_a_scaled_constant_can_be_squared(scale):
     def norm():
         largest = exact.scale_of(jnp.max(jnp.abs(jnp.asarray(x))))
         inverse = jnp.broadcast_to(1 / largest, x.shape)
-        ratio = exact.scaled(jnp.asarray(x), inverse)
+        ratio = exact.squarable(jnp.asarray(x), inverse)
         return jnp.sum(ratio * ratio)
 
     expected = np.sum((x.astype(float) / np.abs(x.astype(float)).max()) ** 2)

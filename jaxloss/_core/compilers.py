@@ -70,12 +70,13 @@ def gather(rows: jax.Array, index: jax.Array, axis: int) -> jax.Array:
 def number_in_a_pass(
     rows: jax.Array, index: jax.Array, axis: int, hit: jax.Array
 ) -> jax.Array:
-    """The same where another sum over the rows is computed; `hit` is True at the index.
+    """What `gather` gives, where the caller also sums over the rows.
 
     The shorter form is `gather`, and stays so on CPU. A gather reads an array that is
     stored. So XLA for TPU and GPU would store the logits behind a mask for it, and XLA
     for TPU those widened from half precision, one array more. A sum over the place of
-    the index is a part of the other sum's pass, and 0 if the row has no such place.
+    the index is a part of the other sum's pass. `hit` is True at that place; without
+    one the sum is 0.
     """
     return jax.lax.platform_dependent(
         rows,
@@ -92,7 +93,8 @@ def stored_exponential(gap: jax.Array, rounding: jax.Array) -> jax.Array:
     The shorter form is exp(gap) (1 + rounding). XLA for CPU then computes the
     exponential once per sum that reads it. With a division it stores the exponentials
     once, in the buffer of the gradient, and the sums read them there: the dense cross
-    entropy of 65,536 x 1,000 logits takes two thirds of the time.
+    entropy of 65,536 x 1,000 logits takes two thirds of the time. TPU and GPU have the
+    shorter form, since there nothing is stored.
     """
     # Where the exponential is not 0, the rounding error is far below 1/4.
     return jax.lax.platform_dependent(

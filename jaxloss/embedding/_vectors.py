@@ -7,7 +7,7 @@ from jax.lax import stop_gradient
 
 from jaxloss._core.arguments import checks
 from jaxloss._core.devices import broadcast_to
-from jaxloss._core.numerics.exact import scale_of, scaled
+from jaxloss._core.numerics.exact import scale_of, squarable
 
 
 def unit_vector(x, epsilon, axes):
@@ -20,7 +20,7 @@ def unit_vector(x, epsilon, axes):
     largest = stop_gradient(jnp.max(jnp.abs(x), axis=axes, keepdims=True, initial=0))
     zero = largest == 0
     inverse = 1 / scale_of(largest)
-    small = scaled(x, broadcast_to(inverse, x))
+    small = squarable(x, broadcast_to(inverse, x))
     square = jnp.sum(small * small, axis=axes, keepdims=True)
     norm = jnp.sqrt(jnp.where(zero, 1, square))
     floor = jnp.sqrt(epsilon) * inverse

@@ -16,8 +16,8 @@ from jaxloss._core.arguments.tail import Reduction
 from jaxloss._core.arguments.types import ArrayLike
 from jaxloss._core.numerics.exact import (
     scale_of,
-    scaled,
-    scaled_value,
+    squarable,
+    squarable_value,
     two_difference,
 )
 from jaxloss._core.rule.analytic import analytic
@@ -275,7 +275,7 @@ def _distance(x, y, axis, degree, eps):
     root = jnp.where(eps > 0, jnp.where(eps > 0, eps, 1) ** inverse, 0)
     scale = scale_of(jnp.maximum(largest, stop_gradient(root)))
     shrink = jnp.expand_dims(1 / scale, axis)
-    ratio = scaled(gap, checks.broadcast_to(shrink, gap))
+    ratio = squarable(gap, checks.broadcast_to(shrink, gap))
     power = degree if isinstance(degree, int | float) else jnp.expand_dims(degree, axis)
     powers = jnp.where(ratio == 0, 0, jnp.where(ratio == 0, 1, ratio) ** power)
     offset = jnp.where(eps > 0, eps / jnp.where(eps > 0, scale, 1) ** degree, 0)
@@ -313,8 +313,8 @@ def _scaled_distance(x, y, eps, axis):
     shrink = 1 / scale
     # The square of the bound is infinite, and so is an infinite distance.
     bound = float(jnp.finfo(x.dtype).max)
-    ratio = scaled_value(y - x, jnp.expand_dims(shrink, axis), bound)
-    offset = scaled_value(root, shrink)
+    ratio = squarable_value(y - x, jnp.expand_dims(shrink, axis), bound)
+    offset = squarable_value(root, shrink)
     return scale * jnp.sqrt(jnp.sum(ratio * ratio, axis=axis) + offset * offset)
 
 

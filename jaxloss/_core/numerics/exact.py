@@ -42,21 +42,22 @@ def _two_difference(a, b, again):
 
 
 def scale_of(largest: jax.Array) -> jax.Array:
-    """A number near the largest entry, whose inverse makes squares safe.
+    """A number near the largest entry, to divide by before entries are squared.
 
-    Beyond this bound the inverse would be flushed to 0; and 0 and inf scale nothing.
+    It stays below a bound, beyond which its inverse would be flushed to 0. It is 1
+    where the largest entry is 0 or inf.
     """
     scale = jnp.minimum(largest, 0.5 / float(jnp.finfo(largest.dtype).tiny))
     return jnp.where((largest == 0) | jnp.isinf(largest), 1, scale)
 
 
 @pointwise
-def scaled(x: jax.Array, inverse: jax.Array):
-    """x · inverse, safe to square; the inverse is that of `scale_of` the largest."""
-    return scaled_value(x, inverse), (inverse, x)
+def squarable(x: jax.Array, inverse: jax.Array):
+    """x · inverse, safe to square: the inverse is 1 / `scale_of` the largest |x|."""
+    return squarable_value(x, inverse), (inverse, x)
 
 
-def scaled_value(x: jax.Array, inverse: jax.Array, bound: float = 16) -> jax.Array:
+def squarable_value(x: jax.Array, inverse: jax.Array, bound: float = 16) -> jax.Array:
     """The same without a derivative, in a rule's value.
 
     The bound changes no finite x, which is at most 8 times the scale. Without it XLA
