@@ -26,14 +26,12 @@ def capped_product(c: jax.Array, x: jax.Array) -> jax.Array:
 
     The shorter form, `zero_safe_product`, has a select. XLA for CPU fuses a sum only
     with arithmetic on its operands, and materialises the losses before a select: one
-    array more for the mean of a binary cross entropy. So x is capped instead, at 0 for
-    c = 0 and at inf, a square of the largest number, for any other c. The minimum
-    changes nothing, but keeps XLA from moving a constant of c from one product into
-    another: 3 (max · max) times a label of 0 would be NaN.
+    array more for the mean of a binary cross entropy. So x is capped instead: at the
+    largest number where c = 0, and at inf, twice that or more, for any other c. The
+    cap is right in whatever order XLA multiplies constants of c, or adds.
     """
     largest = float(jnp.finfo(x.dtype).max)
-    root = jnp.minimum(jnp.sign(c) * largest, largest)
-    return c * jnp.minimum(x, root * root)
+    return c * jnp.minimum(x, jnp.ceil(jnp.abs(c)) * largest + largest)
 
 
 def available_after(number: jax.Array, top: jax.Array) -> jax.Array:
