@@ -57,7 +57,8 @@ MISTAKES = {
         lambda: jl.linear_cross_entropy(jnp.zeros((4, 2)), jnp.zeros((7, 2)), LABELS),
         ValueError,
         "`kernel` must have the shape (features, classes) with the 2 features of "
-        "`hidden`, got shape (7, 2); for an embedding table [C, D] pass `kernel.T`.",
+        "`hidden`, got shape (7, 2); for an embedding table [C, D] pass "
+        "`class_axis=0`.",
     ),
     "no feature": (
         lambda: jl.linear_cross_entropy(jnp.zeros((4, 0)), jnp.zeros((0, 7)), LABELS),

@@ -91,6 +91,10 @@ def product(hidden, kernel, labels):
     return jnp.mean(_integer(hidden @ kernel, labels))
 
 
+def of_table(hidden, table, labels):
+    return product(hidden, table.T, labels)
+
+
 def product_then_wide(hidden, kernel, labels):
     """The same logits; the cross entropy in float32."""
     return jnp.mean(_integer((hidden @ kernel).astype(jnp.float32), labels))

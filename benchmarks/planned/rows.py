@@ -328,6 +328,15 @@ def _linear() -> Iterator[Row]:
         inputs = real(n, 4096), real(4096, 128256), integer(n)
         linear = ours(jl.linear_cross_entropy)
         yield Row(f"linear {size}", "bfloat16", inputs, linear, full, (0, 1))
+        table = real(128256, 4096)
+        yield Row(
+            f"linear {size}, embedding table",
+            "bfloat16",
+            (inputs[0], table, inputs[2]),
+            ours(jl.linear_cross_entropy, class_axis=0),
+            {"optax": peers.of_table},
+            (0, 1),
+        )
         plain = {"plain": peers.log_probs_and_entropies}
         name = f"linear log probs {size}"
         yield Row(name, "bfloat16", inputs, log_probs, plain, (0, 1))

@@ -6,7 +6,8 @@
 - `numerics`: exact scalar pieces that more than one family uses.
 - `softmax`: sums of exponentials over a class axis, and the slopes of their logarithm.
 - `soft_labels`: the cross entropy with a label per class, from the same sums.
-- `sweeps`: losses in chunks of rows, of which no full array of logits exists.
+- `sweeps`: losses in chunks of rows or blocks of classes, of which no full array of
+  logits exists.
 - `devices`: arrays spread over a mesh.
 - `compilers`: forms of an expression that exist for a compiler's sake.
 

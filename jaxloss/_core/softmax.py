@@ -22,7 +22,7 @@ from jaxloss._core.devices import (
     sum_over_devices,
 )
 from jaxloss._core.numerics.exact import difference_from_own, with_derivative_of
-from jaxloss._core.rule.analytic import analytic
+from jaxloss._core.rule.analytic import analytic, pointwise
 
 Axes = int | tuple[int, ...]
 
@@ -138,8 +138,13 @@ pick = analytic(_pick_forward, _pick_backward)
 # of optax's form (benchmarks/README.md), where one more select costs a pass.
 def _rest(logits, labels, top, axis, axis_name):
     hit = at_label(logits, labels, axis, axis_name)
+    return hit, exponentials_but(hit, logits, top)
+
+
+def exponentials_but(hit: jax.Array, logits: jax.Array, top: jax.Array) -> jax.Array:
+    """e^{x_j - m}, 0 where `hit`; the maximum `top` is broadcastable to the logits."""
     gap, lost = difference_from_own(logits, top)
-    return hit, jnp.where(hit, 0, jnp.exp(gap) * (1 + lost))
+    return jnp.where(hit, 0, jnp.exp(gap) * (1 + lost))
 
 
 def _at_label(logits, labels, top, axis, axis_name):
@@ -149,6 +154,12 @@ def _at_label(logits, labels, top, axis, axis_name):
 
     valid = is_class(logits, labels, axis, axis_name)
     own = jnp.where(valid, _logit_of(labels, logits, axis, axis_name, hit), nan)
+    own_share, excess, share = _excess_and_share(own, others, top)
+    return own, own_share, others, excess, share
+
+
+def _excess_and_share(own, others, top):
+    """e^-a, log(s + e^-a) and 1 / (s + e^-a), given x_y, s and m."""
     behind = top - own
     own_share = jnp.exp(-behind)
     # Where the label has the largest logit, own_share is 1, and 0 after the brackets.
@@ -157,14 +168,17 @@ def _at_label(logits, labels, top, axis, axis_name):
     total = others + own_share
     none = total == 0  # no class is possible
     excess = jnp.log1p(jnp.where(none, 0, rest))
-    return own, own_share, others, excess, 1 / jnp.where(none, 1, total)
+    return own_share, excess, 1 / jnp.where(none, 1, total)
 
 
 def _surprisal_forward(logits, labels, top, *, axis, axis_name):
     own, _, others, excess, share = _at_label(logits, labels, top, axis, axis_name)
-    # A label that is itself impossible has a logit without a gradient.
-    miss = jnp.where(jnp.isneginf(own), 0, others * share)
-    return (top - own) + excess, (logits, labels, top, miss, share)
+    return (top - own) + excess, (logits, labels, top, _miss(own, others, share), share)
+
+
+def _miss(own, others, share):
+    """1 - p_y; 0 for an impossible label, whose logit has no gradient."""
+    return jnp.where(jnp.isneginf(own), 0, others * share)
 
 
 def _surprisal_backward(residuals, cotangent, *, axis, axis_name):
@@ -230,6 +244,23 @@ def _excess_beside_backward(residuals, cotangent, *, axis, axis_name):
 excess = analytic(_excess_beside_forward, _excess_beside_backward)
 
 
+# The same two from sums that a caller has made, with the slopes by x_y and by s. They
+# give no second derivative its digits: that is for the functions of the logits.
+@pointwise
+def surprisal_of_sums(own: jax.Array, others: jax.Array, top: jax.Array):
+    """The surprisal, given the label's logit, the sum s of the others and m."""
+    _, above, share = _excess_and_share(own, others, top)
+    slopes = -_miss(own, others, share), share, jnp.zeros_like(top)
+    return (top - own) + above, slopes
+
+
+@pointwise
+def excess_of_sums(own: jax.Array, others: jax.Array, top: jax.Array):
+    """log(s + e^-a), given the same."""
+    own_share, above, share = _excess_and_share(own, others, top)
+    return above, (own_share * share, share, jnp.zeros_like(top))
+
+
 # With e the excess and s_j the surprisals,
 #     entropy = Σ_j p_j s_j = e + Σ_j p_j (m - x_j),                no negative term,
 #     d entropy / d x_j = p_j (s_j - entropy):
@@ -260,6 +291,19 @@ def _entropy_backward(residuals, cotangent, *, axis, axis_name):
 
 
 entropy = analytic(_entropy_forward, _entropy_backward)
+
+
+# From sums, as above: with S the sum of e^{x_j - m} (m - x_j) over the others,
+#     entropy = e + (S + e^-a a) / (s + e^-a).
+@pointwise
+def entropy_of_sums(own, others, spread, top):
+    """The entropy, given x_y, the sums s and S over the other classes, and m."""
+    own_share, above, share = _excess_and_share(own, others, top)
+    behind = _behind(own, top)
+    value = above + share * (spread + own_share * behind)
+    by_own = own_share * share * (above + behind - value)
+    by_others = share * (1 - (value - above))
+    return value, (by_own, by_others, share, jnp.zeros_like(top))
 
 
 def _behind(logits, top):

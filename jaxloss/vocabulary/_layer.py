@@ -11,7 +11,6 @@ import jax
 import jax.numpy as jnp
 
 from jaxloss._core.arguments import checks
-from jaxloss._core.arguments.tail import Tail, mean
 from jaxloss._core.compilers import available_after
 from jaxloss._core.devices import class_count, sum_over_devices
 from jaxloss._core.numerics.exact import zero_safe_product
@@ -20,13 +19,7 @@ from jaxloss._core.rule.analytic import pointwise
 from jaxloss._core.rule.dropped import guard
 from jaxloss._core.rule.varying import vary_as
 from jaxloss._core.softmax import excess, is_class, maximum, pick, surprisal
-from jaxloss._core.sweeps.rows import (
-    Operands,
-    Options,
-    default_size,
-    map_rows,
-    sum_rows,
-)
+from jaxloss._core.sweeps.operands import Options
 
 
 class Own(NamedTuple):
@@ -54,22 +47,6 @@ class Fixed(NamedTuple):
     dropped: jax.Array | None = None  # of weight 0
 
 
-def losses(hidden, kernel, labels, shared, tail, mass, options):
-    """The weighted losses per example, or their sum for "sum" and "mean"."""
-    tail = tail.spread(labels.shape)
-    weights = dropped = None
-    if tail.weights is not None:
-        weights = jnp.broadcast_to(tail.weights, labels.shape)
-        dropped = weights == 0
-    fixed = Fixed(labels, dropped)
-    if tail.reduction == "none":
-        operands = Operands(hidden, kernel, Own(mass), shared)
-        loss = map_rows(_cross_entropy, operands, fixed, tail.keep, options)
-        return tail.reduce(loss)
-    operands = Operands(hidden, kernel, Own(mass, weights), shared)
-    return sum_rows(_weighted, operands, fixed, tail.keep, options)
-
-
 def mask_rows(hidden, tail):
     """Replaces the features of excluded examples, and non-finite ones of weight 0.
 
@@ -84,12 +61,6 @@ def mask_rows(hidden, tail):
     return dataclasses.replace(tail, keep=keep, weights=None).select(hidden, axes=-1)[0]
 
 
-def weighted_mean(summed, tail, mass, batch, dtype):
-    """The weighted mean, given the weighted sum of the losses."""
-    counted = jnp.ones(batch, dtype) if mass is None else mass
-    return mean(summed, dataclasses.replace(tail, reduction="sum").reduce(counted))
-
-
 # With m the largest logit, e = log Σ_j e^{x_j - m} and s_j = e + m - x_j the surprisal
 # of class j,
 #     Σ_j w_j s_j = Σ_j w_j (m - x_j) + e Σ_j w_j,       where no term is negative,
@@ -97,37 +68,63 @@ def weighted_mean(summed, tail, mass, batch, dtype):
 # XLA can write the exponentials over the logits and the gradient over the exponentials.
 # Value and gradients of 4,096 examples, 512 features and 50,304 classes in float32 take
 # 328 MB with XLA for CPU, and 1,047 MB if the array of all s_j is materialised.
-def _cross_entropy(x, own, shared, fixed, keep, axis_name):
+def cross_entropy(x, own, shared, fixed, keep, axis_name):
     axis = {"axis": 1, "axis_name": axis_name}
     mass = own.mass
     if fixed.dropped is not None:
-        x, mass, shared = _guarded(x, mass, shared, fixed.dropped)
+        x, mass, shared = guarded(x, mass, shared, fixed.dropped)
     x = logits(x, shared)
     labels, valid = clip_labels(x, fixed.labels, axis_name)
     top = available_after(pick(x, labels, **axis), maximum(x, **axis))
-    alpha, gap = shared.label_smoothing, jnp.zeros((), x.dtype)
     classes = class_count(x, (1,), axis_name)
-    if alpha is not None:
-        gap = sum_over_devices(_mean_gap(x, top, shared, classes), axis_name)
+    gap = above = None
+    if shared.label_smoothing is not None:
+        gap = sum_over_devices(mean_gap(x, top, shared, classes), axis_name)
         top = available_after(gap, top)
-    loss = surprisal(x, labels, **axis, top=top)
-    if mass is not None:
-        loss = zero_safe_product(mass, loss)
-    if alpha is not None or shared.z_loss is not None:
+    own_loss = surprisal(x, labels, **axis, top=top)
+    if needs_excess(shared):
         above = excess(x, labels, top, **axis)
-    if alpha is not None:
-        spread = above
-        if shared.class_weights is not None:
-            total = jnp.sum(shared.class_weights / classes, axis=-1)
-            spread = sum_over_devices(total, axis_name) * above
-        spread = gap + spread
-        loss = zero_safe_product(1 - alpha, loss) + zero_safe_product(alpha, spread)
-    if shared.z_loss is not None:
-        loss = loss + shared.z_loss * jnp.square(top + above)
+    total = total_weight(shared, classes, axis_name)
+    loss = composed(own_loss, top, above, gap, total, mass, shared)
     return jnp.where(valid, loss, jnp.nan)
 
 
-def _guarded(x, mass, shared, dropped):
+def needs_excess(shared):
+    return shared.label_smoothing is not None or shared.z_loss is not None
+
+
+def total_weight(shared, classes, axis_name):
+    """Σ_j w_j / C, None for 1."""
+    if shared.class_weights is None:
+        return None
+    total = jnp.sum(shared.class_weights / classes, axis=-1)
+    return sum_over_devices(total, axis_name)
+
+
+def composed(loss, top, above, gap, total, mass, shared):
+    """The loss with its options.
+
+    Args:
+        loss: The surprisal s_y at the label.
+        top: The largest logit m.
+        above: The excess e, where `needs_excess`.
+        gap: Σ_j w_j (m - x_j) / C, with label smoothing.
+        total: Σ_j w_j / C, or None for 1.
+        mass: The class weight of the label, or None.
+        shared: The options.
+    """
+    alpha = shared.label_smoothing
+    if mass is not None:
+        loss = zero_safe_product(mass, loss)
+    if alpha is not None:
+        spread = gap + (above if total is None else total * above)
+        loss = zero_safe_product(1 - alpha, loss) + zero_safe_product(alpha, spread)
+    if shared.z_loss is not None:
+        loss = loss + shared.z_loss * jnp.square(top + above)
+    return loss
+
+
+def guarded(x, mass, shared, dropped):
     """Gives logits and parameters finite derivatives in the rows of weight 0.
 
     A shared parameter is broadcast first: its gradient is a sum over the rows, and only
@@ -150,7 +147,7 @@ def _guarded(x, mass, shared, dropped):
     )
 
 
-def _mean_gap(x, top, shared, classes):
+def mean_gap(x, top, shared, classes):
     """Σ_j w_j (m - x_j) / C over the classes of this device.
 
     Divided before the sum, which would overflow where several logits are masked by the
@@ -165,11 +162,6 @@ def _mean_gap(x, top, shared, classes):
     if shared.class_weights is not None:
         gaps = zero_safe_product(shared.class_weights, gaps)
     return jnp.sum(gaps, axis=1)
-
-
-def _weighted(x, own, shared, fixed, keep, axis_name):
-    loss = _cross_entropy(x, own, shared, fixed, keep, axis_name)
-    return Tail(keep, own.weights, "none").reduce(loss)
 
 
 def logits(x, shared):
@@ -238,12 +230,10 @@ def label_array(labels, hidden):
     return jnp.broadcast_to(labels, batch)
 
 
-def sweep_options(chunk_size, hidden, precision, axis_name=None, arrays=1):
-    """How the sweep runs; `arrays` of the logits' size share the default memory."""
-    if chunk_size is None:
-        size = default_size(hidden.shape[-1]) // arrays
-    else:
+def sweep_options(chunk_size, precision, axis_name=None, class_axis=1, share=1):
+    """How the sweep runs; `share` arrays of the logits' size share its memory."""
+    if chunk_size is not None:
         checks.check_integer("chunk_size", chunk_size)
         checks.at_least(1).check("chunk_size", chunk_size)
-        size = operator.index(chunk_size)
-    return Options(size, precision, axis_name)
+        chunk_size = operator.index(chunk_size)
+    return Options(chunk_size, share, precision, axis_name, class_axis)

@@ -17,17 +17,17 @@ from jaxloss._core.arguments.public import public
 from jaxloss._core.arguments.tail import Reduction
 from jaxloss._core.arguments.types import ArrayLike
 from jaxloss._core.softmax import surprisals
-from jaxloss._core.sweeps.rows import Operands, map_rows_to_any
+from jaxloss._core.sweeps.linear import map_rows_to_any
+from jaxloss._core.sweeps.operands import Operands
 from jaxloss.vocabulary._layer import (
     Shared,
     floating_array,
     label_array,
     logits,
-    losses,
     mask_rows,
     sweep_options,
-    weighted_mean,
 )
+from jaxloss.vocabulary._rules import losses, share_of_mean
 
 Parameters = Mapping[str, Any]
 
@@ -111,6 +111,8 @@ def adaptive_softmax_cross_entropy(
     valid = tail.counts((labels >= 0) & (labels < bounds[-1]))
     labels = checks.check_values("labels", labels, valid, f"in [0, {bounds[-1]})")
 
+    options = sweep_options(chunk_size, precision)
+    share = share_of_mean(tail, None, labels.shape, dtype)
     at_head, loss = labels, 0
     parts = zip(clusters, pairwise(bounds), strict=True)
     for i, (part, (low, high)) in enumerate(parts):
@@ -118,16 +120,10 @@ def adaptive_softmax_cross_entropy(
         at_head = jnp.where(inside, bounds[0] + i, at_head)
         features = jnp.matmul(hidden, part["projection"], precision=precision)
         own, without = jnp.where(inside, labels - low, 0), tail.without(~inside)
-        options = sweep_options(chunk_size, features, precision)
-        inner = losses(features, part["kernel"], own, Shared(), without, None, options)
-        loss = loss + inner
-    options = sweep_options(chunk_size, hidden, precision)
-    loss = loss + losses(
-        hidden, head["kernel"], at_head, _bias_of(head), tail, None, options
-    )
-    if reduction != "mean":
-        return loss
-    return weighted_mean(loss, tail, None, labels.shape, dtype)
+        rows = features, part["kernel"], own, Shared(), without
+        loss = loss + losses(*rows, None, options, share)
+    rows = hidden, head["kernel"], at_head, _bias_of(head), tail
+    return loss + losses(*rows, None, options, share)
 
 
 @public()
@@ -231,7 +227,7 @@ def adaptive_softmax_predict(
         https://docs.pytorch.org/docs/stable/generated/torch.nn.AdaptiveLogSoftmaxWithLoss.html
     """
     hidden, head, tail, bounds, _ = _adaptive_arguments(hidden, parameters, cutoffs)
-    options = sweep_options(None, hidden, None)
+    options = sweep_options(None, None)
 
     def best_at_head(x, own, shared, fixed, keep, axis_name):
         log_probs = -surprisals(logits(x, shared), axis=1)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import functools
+import operator
+
 import jax
 import jax.numpy as jnp
 from jax.lax import PrecisionLike
@@ -11,28 +14,28 @@ from jaxloss._core.arguments.checks import above, between
 from jaxloss._core.arguments.classes import (
     Examples,
     ignored,
-    per_class,
     weight_of_label,
+)
+from jaxloss._core.arguments.classes import (
+    per_class as per_class_array,
 )
 from jaxloss._core.arguments.public import public
 from jaxloss._core.arguments.tail import Reduction
 from jaxloss._core.arguments.types import ArrayLike
 from jaxloss._core.devices import check_shared, check_split, class_count
-from jaxloss._core.softmax import entropy, is_class, maximum, surprisal
-from jaxloss._core.sweeps.rows import Operands, map_rows
+from jaxloss._core.softmax import is_class
+from jaxloss._core.sweeps.linear import map_rows
+from jaxloss._core.sweeps.operands import Operands
 from jaxloss.vocabulary._layer import (
     Fixed,
     Own,
     Shared,
-    clip_labels,
     floating_array,
     label_array,
-    logits,
-    losses,
     mask_rows,
     sweep_options,
-    weighted_mean,
 )
+from jaxloss.vocabulary._rules import LOG_PROBS, losses, share_of_mean
 
 
 @public(label_smoothing=between(0, 1), logit_softcap=above(0), temperature=above(0))
@@ -48,6 +51,7 @@ def linear_cross_entropy(
     logit_softcap: ArrayLike | None = None,
     temperature: ArrayLike = 1.0,
     ignore_index: int | None = None,
+    class_axis: int = -1,
     chunk_size: int | None = None,
     axis_name: str | None = None,
     precision: PrecisionLike = None,
@@ -89,9 +93,13 @@ def linear_cross_entropy(
         temperature: Scalar above 0 that divides the (capped) logits.
         ignore_index: Python int, in [0, C) or not: examples with this label are
             excluded. None, unlike PyTorch's -100, excludes no label.
-        chunk_size: The largest number of examples whose logits exist at once. None
-            takes D, but at least 1,024 and at most 4,096. A larger chunk needs more
-            memory and slightly less time.
+        class_axis: The axis of the classes in `kernel`: -1, or 0 for an embedding table
+            `[C, D]`, whose gradient has the same layout.
+        chunk_size: The largest number of examples whose logits exist at once. With
+            None, a CPU takes D of them, but at least 1,024 and at most 4,096. A TPU or
+            a GPU takes all examples if their logits need no more memory than `kernel`,
+            and else blocks of 4 D classes, which need a third more arithmetic and far
+            less memory.
         axis_name: The mesh axis over which the classes are split, inside
             `jax.shard_map`: each device holds its own classes of `kernel`, `bias` and
             `class_weights`, and `labels` index the classes of all devices. Devices
@@ -144,15 +152,18 @@ def linear_cross_entropy(
         Gemma Team, "Gemma 2: Improving Open Language Models at a Practical Size", 2024,
         section 2 (logit_softcap), https://arxiv.org/abs/2408.00118
     """
-    hidden, kernel, labels, dtype = _arguments(hidden, kernel, labels, axis_name)
+    hidden, kernel, labels, dtype, class_axis = _arguments(
+        hidden, kernel, labels, axis_name, class_axis
+    )
     tail = _tail_of(where, weights, reduction, labels, ignore_index, dtype)
     labels = labels if tail.keep is None else jnp.where(tail.keep, labels, 0)
     hidden = mask_rows(hidden, tail)
-    labels = _check_labels(labels, kernel, axis_name, tail)
+    labels = _check_labels(labels, kernel, class_axis, axis_name, tail)
 
-    shared = _logit_parameters(bias, logit_softcap, temperature, kernel, dtype)
+    per_class = functools.partial(_per_class, kernel, class_axis, dtype)
+    shared = _logit_parameters(per_class, bias, logit_softcap, temperature, dtype)
     shared = shared._replace(
-        class_weights=_per_class("class_weights", class_weights, kernel, dtype),
+        class_weights=per_class("class_weights", class_weights),
         label_smoothing=_unless(0, "label_smoothing", label_smoothing, dtype),
         z_loss=_unless(0, "z_loss", z_loss, dtype),
     )
@@ -160,11 +171,9 @@ def linear_cross_entropy(
     if shared.class_weights is not None:
         examples = Examples((1,), None, tail, dtype, axis_name)
         mass = weight_of_label(shared.class_weights, labels, examples)
-    options = sweep_options(chunk_size, hidden, precision, axis_name)
-    loss = losses(hidden, kernel, labels, shared, tail, mass, options)
-    if reduction != "mean":
-        return loss
-    return weighted_mean(loss, tail, mass, labels.shape, dtype)
+    options = sweep_options(chunk_size, precision, axis_name, class_axis)
+    share = share_of_mean(tail, mass, labels.shape, dtype)
+    return losses(hidden, kernel, labels, shared, tail, mass, options, share)
 
 
 @public(logit_softcap=above(0), temperature=above(0))
@@ -178,6 +187,7 @@ def linear_log_probs(
     temperature: ArrayLike = 1.0,
     ignore_index: int | None = None,
     where: ArrayLike | None = None,
+    class_axis: int = -1,
     chunk_size: int | None = None,
     axis_name: str | None = None,
     precision: PrecisionLike = None,
@@ -207,8 +217,10 @@ def linear_log_probs(
         temperature: Scalar above 0 that divides the (capped) logits.
         ignore_index: Examples with this label are excluded: both their numbers are 0.
         where: Boolean mask; False entries are excluded.
+        class_axis: The axis of the classes in `kernel`: -1, or 0 for an embedding table
+            `[C, D]`.
         chunk_size: The largest number of examples whose logits exist at once. None
-            takes D / 2, but at least 512 and at most 2,048.
+            chooses as in `linear_cross_entropy`, with half as many examples.
         axis_name: The mesh axis over which the classes are split, inside
             `jax.shard_map`, as in `linear_cross_entropy`.
         precision: Of the matrix products, as in `jax.lax.dot`. For bfloat16 inputs None
@@ -246,29 +258,21 @@ def linear_log_probs(
         Rafael Rafailov et al., "Direct Preference Optimization: Your Language Model is
         Secretly a Reward Model", 2023, https://arxiv.org/abs/2305.18290
     """
-    hidden, kernel, labels, dtype = _arguments(hidden, kernel, labels, axis_name)
+    hidden, kernel, labels, dtype, class_axis = _arguments(
+        hidden, kernel, labels, axis_name, class_axis
+    )
     tail = _tail_of(where, None, "none", labels, ignore_index, dtype).spread(
         labels.shape
     )
     labels = labels if tail.keep is None else jnp.where(tail.keep, labels, 0)
     hidden = mask_rows(hidden, tail)
-    labels = _check_labels(labels, kernel, axis_name, tail)
-    shared = _logit_parameters(bias, logit_softcap, temperature, kernel, dtype)
+    labels = _check_labels(labels, kernel, class_axis, axis_name, tail)
+    per_class = functools.partial(_per_class, kernel, class_axis, dtype)
+    shared = _logit_parameters(per_class, bias, logit_softcap, temperature, dtype)
     operands = Operands(hidden, kernel, Own(), shared)
-    # Half the default size: the entropy's gradient needs a second array as large as the
-    # logits.
-    options = sweep_options(chunk_size, hidden, precision, axis_name, arrays=2)
-    return map_rows(_log_probs, operands, Fixed(labels), tail.keep, options)
-
-
-def _log_probs(x, own, shared, fixed, keep, axis_name):
-    axis = {"axis": 1, "axis_name": axis_name}
-    x = logits(x, shared)
-    labels, valid = clip_labels(x, fixed.labels, axis_name)
-    top = maximum(x, **axis)
-    log_probs = jnp.where(valid, -surprisal(x, labels, **axis, top=top), jnp.nan)
-    pair = log_probs, entropy(x, labels, top, **axis)
-    return tuple(jnp.where(keep, number, 0) for number in pair)
+    # The entropy's gradient needs a second array as large as the logits.
+    options = sweep_options(chunk_size, precision, axis_name, class_axis, share=2)
+    return map_rows(LOG_PROBS, operands, Fixed(labels), tail.keep, options)
 
 
 def _tail_of(where, weights, reduction, labels, ignore_index, dtype):
@@ -278,26 +282,20 @@ def _tail_of(where, weights, reduction, labels, ignore_index, dtype):
     return tail if without is None else tail.without(without)
 
 
-def _check_labels(labels, kernel, axis_name, tail):
-    valid = is_class(kernel, labels, 1, axis_name)
-    valid = tail.counts(valid)
-    return checks.check_values(
-        "labels", labels, valid, f"in [0, {class_count(kernel, (1,), axis_name)})"
-    )
+def _check_labels(labels, kernel, class_axis, axis_name, tail):
+    valid = tail.counts(is_class(kernel, labels, class_axis, axis_name))
+    classes = class_count(kernel, (class_axis,), axis_name)
+    return checks.check_values("labels", labels, valid, f"in [0, {classes})")
 
 
-def _arguments(hidden, kernel, labels, axis_name):
-    """Checks hidden [..., D], kernel [D, C] and labels [...]; finds the loss dtype."""
+def _arguments(hidden, kernel, labels, axis_name, class_axis):
+    """Checks hidden [..., D], the kernel and labels [...]; finds the loss dtype.
+
+    Returns them with the loss dtype and the class axis of the kernel, 0 or 1.
+    """
     hidden, _ = checks.class_array("hidden", hidden, -1, "feature")
     kernel = floating_array("kernel", kernel, hidden)
-    features = hidden.shape[-1]
-    if kernel.ndim != 2 or kernel.shape[0] != features:
-        table = kernel.ndim == 2 and kernel.shape[1] == features
-        end = "; for an embedding table [C, D] pass `kernel.T`." if table else "."
-        raise ValueError(
-            f"`kernel` must have the shape (features, classes) with the {features} "
-            f"features of `hidden`, got shape {kernel.shape}{end}"
-        )
+    class_axis = _check_kernel(kernel, hidden.shape[-1], class_axis)
     labels = label_array(labels, hidden)
     check_split("kernel", kernel, axis_name)
     check_shared("hidden", hidden, axis_name)
@@ -305,22 +303,54 @@ def _arguments(hidden, kernel, labels, axis_name):
     dtype = checks.compute_dtype(hidden, kernel)
     # A matrix product needs operands of one dtype: if they differ, both are widened.
     operand = hidden.dtype if hidden.dtype == kernel.dtype else dtype
-    return hidden.astype(operand), kernel.astype(operand), labels, dtype
+    arrays = hidden.astype(operand), kernel.astype(operand), labels
+    return *arrays, dtype, class_axis
 
 
-def _logit_parameters(bias, logit_softcap, temperature, kernel, dtype):
+def _check_kernel(kernel, features, class_axis):
+    """The class axis of the kernel, counted from the front."""
+    checks.check_integer("class_axis", class_axis)
+    if class_axis not in (-2, -1, 0, 1):
+        raise ValueError(
+            "`class_axis` must be 1 or -1 for a kernel (features, classes), or 0 or -2 "
+            f"for one of (classes, features), got {class_axis}."
+        )
+    axis = operator.index(class_axis) % 2
+    if kernel.ndim != 2 or kernel.shape[1 - axis] != features:
+        other = kernel.ndim == 2 and kernel.shape[axis] == features
+        asked = "(features, classes)" if axis else "(classes, features)"
+        way = "for an embedding table [C, D] pass `class_axis=0`"
+        way = way if axis else "for a kernel [D, C] leave out `class_axis`"
+        end = f"; {way}." if other else "."
+        raise ValueError(
+            f"`kernel` must have the shape {asked} with the {features} features of "
+            f"`hidden`, got shape {kernel.shape}{end}"
+        )
+    if not kernel.shape[axis]:
+        raise ValueError(
+            f"`kernel` must have at least one class, got shape {kernel.shape} with "
+            f"class_axis={class_axis}."
+        )
+    return axis
+
+
+def _logit_parameters(per_class, bias, logit_softcap, temperature, dtype):
     cap = None
     if logit_softcap is not None:
         cap = checks.scalar("logit_softcap", logit_softcap, dtype)
     return Shared(
-        bias=_per_class("bias", bias, kernel, dtype),
+        bias=per_class("bias", bias),
         logit_softcap=cap,
         temperature=_unless(1, "temperature", temperature, dtype),
     )
 
 
-def _per_class(name, value, kernel, dtype):
-    return None if value is None else per_class(name, value, kernel, (1,), dtype)
+def _per_class(kernel, class_axis, dtype, name, value):
+    """One number per class, [1, C], or None."""
+    if value is None:
+        return None
+    array = per_class_array(name, value, kernel, (class_axis,), dtype)
+    return array if class_axis else array.T
 
 
 def _unless(neutral, name, value, dtype):

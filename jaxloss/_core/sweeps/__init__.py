@@ -1,5 +1,7 @@
 """Engines that make large arrays piece by piece and drop each piece after its use.
 
-`rows` runs a rule over chunks of rows of logits, `layout` says which row belongs to
-which chunk. What a loss makes of one chunk lives in its family.
+`linear` applies a rule to the outputs of a linear layer, through `rows`, chunks of
+rows, or `classes`, blocks of classes; `operands` has their arrays, options and
+products, `layout` says which row belongs to which chunk. What a loss makes of one piece
+lives in its family.
 """

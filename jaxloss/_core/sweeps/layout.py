@@ -40,6 +40,7 @@ class Layout:
         return self.count, self.size
 
     def split(self, x: jax.Array) -> jax.Array:
+        x = jnp.asarray(x)  # under `jit`, constants come as arrays of NumPy
         x = x if self.order is None else _permute(x, self.order)
         padding = self.count * self.size - self.rows
         x = jnp.pad(x, [(0, padding)] + [(0, 0)] * (x.ndim - 1))

@@ -1,0 +1,293 @@
+"""What a rule makes of the outputs of a linear layer, which never exist as a whole.
+
+With hidden H [N, D] and kernel K [D, C], a rule turns each row of X = H K [N, C] into
+one number or several. `rows` makes X a chunk of rows at a time, `classes` a block of
+classes at a time, for rules that are functions of sums over the classes.
+
+A rule is called `rule(x, own, shared, fixed, keep, axis_name)` for the rows of one
+chunk: x [size, C] in the dtype to compute in; trees of arrays, `own` and `fixed` with a
+leading axis [size], `shared` as it is given; and keep [size], False in rows that are
+excluded or fill up the last chunk.
+
+Over devices. The rows may be spread over devices: then the gradient of the kernel is
+summed over the devices once, behind the sweep. In a `shard_map` the classes may be
+split over `axis_name`: then each device makes its own columns of X, the rule sums over
+them, and JAX sums the gradient of H over the devices, behind the sweep. On an explicit
+mesh the types of the arrays tell both; on an automatic one XLA decides.
+"""
+
+import dataclasses
+import functools
+import math
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jax.custom_derivatives import SymbolicZero
+from jax.sharding import PartitionSpec
+
+from jaxloss._core.devices import agree_as
+from jaxloss._core.numerics.exact import with_derivative_of
+from jaxloss._core.rule.linear_map import linear_map
+from jaxloss._core.rule.varying import vary_alike, vary_as
+from jaxloss._core.sweeps.classes import ByClass, Classes
+from jaxloss._core.sweeps.operands import (
+    Operands,
+    Options,
+    Products,
+    automatic_devices,
+    default_rows,
+)
+from jaxloss._core.sweeps.rows import Rows
+
+
+@dataclasses.dataclass(frozen=True)
+class Rule:
+    """What each row of X becomes, in the forms that there are."""
+
+    by_row: Callable[..., Any]
+    by_class: ByClass | None = None
+
+
+def sum_rows(
+    rule: Rule, operands: Operands, fixed: Any, keep: Any, options: Options
+) -> jax.Array:
+    """The sum over all rows of a rule with one number per row.
+
+    One sweep gives the sum and, where it is differentiated, the gradient. Without
+    differentiation there is no gradient.
+
+    Args:
+        rule: What each row of X becomes.
+        operands: The real arrays, `own` and `shared` in the dtype to compute in.
+        fixed: A tree of integer and boolean arrays of the rows, [...].
+        keep: Boolean [...], or None. The products may skip the other rows; the rule has
+            to give 0 for them, whatever they hold.
+        options: How the sweep runs.
+    """
+
+    def local(operands, fixed, keep, options):
+        return _sum_rows(*_prepare(rule, operands, fixed, keep, options))
+
+    return _where_rows_lie(local, operands, fixed, keep, options, summed=True)
+
+
+def _sum_rows(sweep, operands, rest):
+    @jax.custom_jvp
+    def sums(operands, rest):
+        return jnp.sum(sweep.value(operands, rest))
+
+    # The tangent is the inner product of the gradient with the tangents of the inputs.
+    # Reverse mode, its transpose, scales the gradient by the cotangent, one number.
+    def jvp(primals, tangents):
+        moving = _moving(tangents[0])
+        value = jax.eval_shape(sweep.value, *primals)
+        ones = vary_as(jnp.ones(value.shape, value.dtype), value)
+        value, slopes = sweep.pull(*primals, ones, moving)
+        value = jnp.sum(value)
+        pairs = zip(jax.tree.leaves(slopes), jax.tree.leaves(moving), strict=True)
+        products = [
+            agree_as(jnp.sum(slope * t.astype(slope.dtype)), value)
+            for slope, t in pairs
+        ]
+        return value, sum(products, start=jnp.zeros_like(value))
+
+    sums.defjvp(jvp, symbolic_zeros=True)
+    return sums(operands, rest)
+
+
+def map_rows(
+    rule: Rule, operands: Operands, fixed: Any, keep: Any, options: Options
+) -> Any:
+    """What a rule makes of every row; the backward sweep makes X again.
+
+    Takes the arguments of `sum_rows`. A rule may give several numbers per row, in a
+    tree of arrays [size].
+    """
+
+    def local(operands, fixed, keep, options):
+        sweep, *arrays = _prepare(rule, operands, fixed, keep, options)
+        return _per_row(_map_rows(sweep, *arrays), operands)
+
+    return _where_rows_lie(local, operands, fixed, keep, options, summed=False)
+
+
+def _map_rows(sweep, operands, rest):
+    @jax.custom_jvp
+    def values(operands, rest):
+        return sweep.value(operands, rest)
+
+    def jvp(primals, tangents):
+        moving = _moving(tangents[0])
+
+        def push(primals, moving):
+            return sweep.rows.push(*primals, moving)
+
+        def pull(primals, cotangent):
+            slopes = sweep.pull(*primals, cotangent, moving)[1]
+            return jax.tree.map(lambda t, s: s.astype(t.dtype), moving, slopes)
+
+        return values(*primals), linear_map(push, pull, primals, moving)
+
+    values.defjvp(jvp, symbolic_zeros=True)
+    return values(operands, rest)
+
+
+def map_rows_to_any(
+    by_row: Callable[..., Any],
+    operands: Operands,
+    fixed: Any,
+    keep: Any,
+    options: Options,
+) -> Any:
+    """What a rule makes of every row, integers too; without derivative."""
+    operands = lax.stop_gradient(operands)
+
+    def local(operands, fixed, keep, options):
+        prepared = _prepare(Rule(by_row), operands, fixed, keep, options)
+        sweep, *arrays = prepared
+        return _per_row(sweep.value(*arrays), operands)
+
+    return _where_rows_lie(
+        local, operands, fixed, keep, options, summed=False, split=False
+    )
+
+
+def _per_row(values, operands):
+    """[N, ...] back to the rows' own axes."""
+    batch = operands.hidden.shape[:-1]
+    return jax.tree.map(lambda x: x.reshape(*batch, *x.shape[1:]), values)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Sweep:
+    """Chunks of rows, or blocks of classes where that is better for the platform."""
+
+    rows: Rows
+    classes: Classes | None
+
+    def value(self, operands, rest):
+        return self.choose(lambda form, *arrays: form.value(*arrays), operands, rest)
+
+    def pull(self, operands, rest, cotangent, moving):
+        moving = jax.tree.map(lambda _: True, moving)
+
+        def pull(form, operands, rest, cotangent):
+            by_row = self.rows.pull(operands, rest, cotangent, moving)
+            if form is self.rows:
+                return by_row
+            # A sum over all classes hides the digits of the second derivative, which
+            # is that of the other form.
+            arrays = lax.stop_gradient((operands, rest, cotangent))
+            return jax.tree.map(with_derivative_of, form.pull(*arrays, moving), by_row)
+
+        return self.choose(pull, operands, rest, cotangent)
+
+    def choose(self, function, *arrays):
+        """function(form, *arrays) with the form that suits the platform."""
+        if self.classes is None:
+            return function(self.rows, *arrays)
+        return lax.platform_dependent(
+            *arrays,
+            cpu=functools.partial(function, self.rows),
+            default=functools.partial(function, self.classes),
+        )
+
+
+def _prepare(rule, operands, fixed, keep, options):
+    """The sweep, its operands with one axis of rows, and the fixed arrays."""
+    batch = operands.hidden.shape[:-1]
+    n = math.prod(batch)
+
+    def flat(tree):
+        return jax.tree.map(lambda x: x.reshape(n, *x.shape[len(batch) :]), tree)
+
+    hidden, own, *rest = flat((operands.hidden, operands.own, fixed, keep))
+    operands = Operands(hidden, operands.kernel, own, operands.shared)
+    leaves, tree = jax.tree.flatten(operands)
+    operands = jax.tree.unflatten(tree, vary_alike(leaves, options.axis_name))
+    rest = jax.tree.map(lambda x: vary_as(x, operands.hidden), tuple(rest))
+    # Devices that split the classes have a part of the gradient of `hidden` each.
+    hidden = vary_as(operands.hidden, operands.kernel)
+    operands = dataclasses.replace(operands, hidden=hidden)
+    dtype = jnp.float64 if hidden.dtype == jnp.float64 else jnp.float32
+    products = Products(dtype, options.precision, options.class_axis)
+    largest = options.largest
+    if largest is None:
+        largest = default_rows(hidden.shape[1], options.share)
+        largest *= automatic_devices(hidden)
+    classes = None
+    if rule.by_class is not None and _is_large(operands, options):
+        classes = Classes(rule.by_class, products, options)
+    sweep = _Sweep(Rows(rule.by_row, largest, products, options), classes)
+    return sweep, operands, rest
+
+
+def _is_large(operands, options):
+    """Whether blocks of classes are worth a third more arithmetic, off the CPU.
+
+    So where nobody asks for chunks, and the logits of all rows would need more memory
+    than the kernel.
+    """
+    classes, rows = operands.kernel.shape[options.class_axis], operands.hidden.shape[0]
+    if options.largest is not None or not isinstance(classes, int):
+        return False
+    logits = 4 * rows * classes * options.share // automatic_devices(operands.hidden)
+    kernel = operands.kernel.size * operands.kernel.dtype.itemsize
+    return logits > max(kernel, LARGE)
+
+
+# The bytes of logits from which on their memory matters.
+LARGE = 2**26
+
+
+def _where_rows_lie(function, operands, fixed, keep, options, *, summed, split=True):
+    """Runs a function of local rows on each device that holds some of them.
+
+    On an explicit mesh, whose types tell. What is shared is gathered once, ahead of the
+    sweep, and its gradient is summed over the devices once, behind it; classes that are
+    split over devices which share their rows stay where they are.
+    """
+    spec = jax.typeof(operands.hidden).sharding.spec[:-1]
+    of_kernel = jax.typeof(operands.kernel).sharding.spec
+    if not any((*spec, *of_kernel)):
+        return function(operands, fixed, keep, options)
+    classes = of_kernel[options.class_axis]
+    axes = [axis for part in spec if part for axis in jax.tree.leaves(part)]
+    if split and isinstance(classes, str) and classes not in axes:
+        options = dataclasses.replace(options, axis_name=classes)
+    by_row, everywhere = PartitionSpec(*spec), PartitionSpec()
+
+    def local(*arrays):
+        result = function(*arrays, options)
+        return lax.psum(result, tuple(axes)) if summed and axes else result
+
+    def by_class(x, axis):
+        if not x.ndim:
+            return everywhere
+        return PartitionSpec(
+            *(options.axis_name if a == axis % x.ndim else None for a in range(x.ndim))
+        )
+
+    def all_by_row(tree):
+        return jax.tree.map(lambda _: by_row, tree)
+
+    kernel = by_class(operands.kernel, options.class_axis)
+    shared = jax.tree.map(lambda x: by_class(x, -1), operands.shared)
+    rows = Operands(by_row, kernel, all_by_row(operands.own), shared)
+    specs = rows, all_by_row(fixed), all_by_row(keep)
+    arrays = jax.tree.map(jax.sharding.reshard, (operands, fixed, keep), specs)
+    return jax.shard_map(
+        local, in_specs=specs, out_specs=everywhere if summed else by_row
+    )(*arrays)
+
+
+def _moving(tangents):
+    """The tangents with None for those that JAX knows to be zero."""
+    return jax.tree.map(
+        lambda t: None if isinstance(t, SymbolicZero) else t,
+        tangents,
+        is_leaf=lambda t: isinstance(t, SymbolicZero),
+    )

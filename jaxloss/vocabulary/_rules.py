@@ -1,0 +1,202 @@
+"""The rules of the linear losses, by rows of logits and by sums over the classes."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from jaxloss._core.arguments.tail import Tail
+from jaxloss._core.rule.dropped import guard
+from jaxloss._core.softmax import (
+    entropy,
+    entropy_of_sums,
+    excess_of_sums,
+    exponentials_but,
+    maximum,
+    surprisal,
+    surprisal_of_sums,
+)
+from jaxloss._core.sweeps.classes import ByClass
+from jaxloss._core.sweeps.linear import Rule, map_rows, sum_rows
+from jaxloss._core.sweeps.operands import Operands
+from jaxloss.vocabulary._layer import (
+    Fixed,
+    Own,
+    clip_labels,
+    composed,
+    cross_entropy,
+    guarded,
+    logits,
+    mean_gap,
+    needs_excess,
+    total_weight,
+)
+
+
+def losses(hidden, kernel, labels, shared, tail, mass, options, share=None):
+    """The weighted losses per example, or their sum for "sum" and "mean".
+
+    Args:
+        hidden: [..., D].
+        kernel: [D, C].
+        labels: Integer, [...].
+        shared: The options of the logits and of the loss.
+        tail: The checked tail.
+        mass: The class weight of each label, or None.
+        options: How the sweep runs.
+        share: `share_of_mean`, for "mean".
+    """
+    tail = tail.spread(labels.shape)
+    weights = dropped = None
+    if tail.weights is not None:
+        weights = jnp.broadcast_to(tail.weights, labels.shape)
+        dropped = weights == 0
+    fixed = Fixed(labels, dropped)
+    if tail.reduction == "none":
+        operands = Operands(hidden, kernel, Own(mass), shared)
+        loss = map_rows(_CROSS_ENTROPY, operands, fixed, tail.keep, options)
+        return tail.reduce(loss)
+    if share is not None:
+        share = jnp.broadcast_to(share, labels.shape)
+        weights = share if weights is None else weights * share
+    operands = Operands(hidden, kernel, Own(mass, weights), shared)
+    return sum_rows(_WEIGHTED, operands, fixed, tail.keep, options)
+
+
+def share_of_mean(tail, mass, batch, dtype):
+    """What an example of weight 1 adds to the mean; None for another reduction.
+
+    The sweep multiplies by it, and nothing behind the sweep: so the gradient leaves it
+    as it is, and is rounded once.
+    """
+    if tail.reduction != "mean":
+        return None
+    summed = dataclasses.replace(tail, reduction="sum")
+    counted = summed.reduce(jnp.ones(batch, dtype) if mass is None else mass)
+    return 1 / jnp.where(counted == 0, 1, counted)
+
+
+class _Sums(NamedTuple):
+    """Sums over the classes, [N] each, relative to the largest logit m."""
+
+    own: jax.Array  # the label's logit
+    others: jax.Array  # of e^{x_j - m}, without the label
+    gap: jax.Array | None = None  # of w_j (m - x_j) / C
+    weight: jax.Array | None = None  # of w_j / C
+    spread: jax.Array | None = None  # of e^{x_j - m} (m - x_j), without the label
+
+
+def _logits(x, shared, fixed):
+    if fixed.dropped is not None:
+        x, _, shared = guarded(x, None, shared, fixed.dropped)
+    return logits(x, shared), shared
+
+
+def _sums(x, shared, fixed, top, first, classes):
+    hit = _at_label(x, fixed, first, classes)
+    others = jnp.sum(exponentials_but(hit, x, top[:, None]), axis=1)
+    sums = _Sums(jnp.sum(jnp.where(hit, x, 0), axis=1), others)
+    if shared.label_smoothing is None:
+        return sums
+    weights = 1 if shared.class_weights is None else shared.class_weights
+    weight = jnp.sum(jnp.broadcast_to(weights / classes, x.shape), axis=1)
+    return sums._replace(gap=mean_gap(x, top, shared, classes), weight=weight)
+
+
+def _at_label(x, fixed, first, classes):
+    """True at the label, clipped to the classes, in the block that has it."""
+    labels = jnp.clip(fixed.labels, 0, classes - 1).astype(jnp.int32) - first
+    return jax.lax.broadcasted_iota(jnp.int32, x.shape, 1) == labels[:, None]
+
+
+def _raised(sums, by):
+    sums = sums._replace(others=sums.others * jnp.exp(-by))
+    if sums.gap is None:
+        return sums
+    return sums._replace(gap=sums.gap + sums.weight * by)
+
+
+def _cross_entropy_of_sums(sums, top, own, shared, fixed, keep, classes, axis_name):
+    mass, total = own.mass, total_weight(shared, classes, axis_name)
+    if fixed.dropped is not None:
+
+        def by_row(value):
+            if value is None:
+                return None
+            return guard(jnp.broadcast_to(value, top.shape), fixed.dropped)
+
+        mass, total = by_row(mass), by_row(total)
+        shared = shared._replace(
+            label_smoothing=by_row(shared.label_smoothing),
+            z_loss=by_row(shared.z_loss),
+        )
+        sums = jax.tree.map(by_row, sums)
+    loss = surprisal_of_sums(sums.own, sums.others, top)
+    above = excess_of_sums(sums.own, sums.others, top) if needs_excess(shared) else None
+    loss = composed(loss, top, above, sums.gap, total, mass, shared)
+    return jnp.where(_is_class(fixed.labels, classes), loss, jnp.nan)
+
+
+def _is_class(labels, classes):
+    return (labels >= 0) & (labels < classes)
+
+
+def _weighted_by_row(x, own, shared, fixed, keep, axis_name):
+    loss = cross_entropy(x, own, shared, fixed, keep, axis_name)
+    return Tail(keep, own.weights, "none").reduce(loss)
+
+
+def _weighted_of_sums(sums, top, own, shared, fixed, keep, *classes):
+    loss = _cross_entropy_of_sums(sums, top, own, shared, fixed, keep, *classes)
+    return Tail(keep, own.weights, "none").reduce(loss)
+
+
+_CROSS_ENTROPY = Rule(
+    cross_entropy, ByClass(_logits, _sums, _raised, _cross_entropy_of_sums)
+)
+_WEIGHTED = Rule(_weighted_by_row, ByClass(_logits, _sums, _raised, _weighted_of_sums))
+
+
+def _log_probs_by_row(x, own, shared, fixed, keep, axis_name):
+    axis = {"axis": 1, "axis_name": axis_name}
+    x = logits(x, shared)
+    labels, valid = clip_labels(x, fixed.labels, axis_name)
+    top = maximum(x, **axis)
+    log_probs = jnp.where(valid, -surprisal(x, labels, **axis, top=top), jnp.nan)
+    return _kept((log_probs, entropy(x, labels, top, **axis)), keep)
+
+
+def _kept(numbers, keep):
+    if keep is None:
+        return numbers
+    return tuple(jnp.where(keep, x, 0) for x in numbers)
+
+
+def _sums_with_spread(x, shared, fixed, top, first, classes):
+    sums = _sums(x, shared, fixed, top, first, classes)
+    hit = _at_label(x, fixed, first, classes)
+    behind = jnp.where(jnp.isneginf(x), 0, top[:, None] - x)
+    spread = exponentials_but(hit, x, top[:, None]) * behind
+    return sums._replace(spread=jnp.sum(spread, axis=1))
+
+
+def _raised_with_spread(sums, by):
+    shrink = jnp.exp(-by)
+    moved = jnp.where(shrink == 0, 0, by * shrink) * sums.others
+    return _raised(sums, by)._replace(spread=sums.spread * shrink + moved)
+
+
+def _log_probs_of_sums(sums, top, own, shared, fixed, keep, classes, axis_name):
+    log_probs = -surprisal_of_sums(sums.own, sums.others, top)
+    log_probs = jnp.where(_is_class(fixed.labels, classes), log_probs, jnp.nan)
+    numbers = sums.own, sums.others, sums.spread, top
+    return _kept((log_probs, entropy_of_sums(*numbers)), keep)
+
+
+LOG_PROBS = Rule(
+    _log_probs_by_row,
+    ByClass(_logits, _sums_with_spread, _raised_with_spread, _log_probs_of_sums),
+)
