@@ -175,6 +175,29 @@ def _log_densities(rng, shrink):
     return x - np.log(np.exp(x).sum(-1, keepdims=True)), q
 
 
+def _ensemble(rng, shrink):
+    n = max(65536 // shrink, 8)
+    return _normal(rng, n, 64), _normal(rng, n)
+
+
+def _crps_by_pairs(members, targets):
+    """The fair score by its definition, as in GraphCast's notebook."""
+    count = members.shape[-1]
+    error = jnp.mean(jnp.abs(members - targets[:, None]), axis=-1)
+    gaps = jnp.abs(members[:, :, None] - members[:, None, :])
+    spread = jnp.sum(gaps, axis=(-2, -1)) / (2 * count * (count - 1))
+    return jnp.mean(error - spread)
+
+
+def _crps_by_sorting(members, targets):
+    """The same from sorted members, by JAX's own derivative of the sort."""
+    count = members.shape[-1]
+    error = jnp.mean(jnp.abs(members - targets[:, None]), axis=-1)
+    tilt = 2 * jnp.arange(count, dtype=members.dtype) + (1 - count)
+    spread = jnp.sort(members, axis=-1) @ tilt / (count * (count - 1))
+    return jnp.mean(error - spread)
+
+
 # The last layer of a language model: hidden states, kernel, and the next words.
 def _linear(ignored=0.0):
     def make(rng, shrink):
@@ -382,6 +405,12 @@ ROWS = [
         optax=mean(optax.losses.triplet_margin_loss),
         torch=_torch("triplet_margin_loss"),
         floor=0.95,
+    ),
+    Row(
+        "CRPS 65536 x 64",
+        _ensemble,
+        ours(jl.crps_ensemble_loss),
+        more={"jax by pairs": _crps_by_pairs, "jax by sorting": _crps_by_sorting},
     ),
     Row(
         "CTC 16 x 400 x 64, 60 labels",

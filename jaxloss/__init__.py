@@ -37,6 +37,7 @@ from jaxloss.embedding.triplet import (
     triplet_margin_loss,
     triplet_margin_with_distance_loss,
 )
+from jaxloss.forecast.ensemble import crps_ensemble_loss
 from jaxloss.multiclass.cross_entropy import (
     safe_softmax_cross_entropy,
     softmax_cross_entropy,
@@ -155,6 +156,8 @@ __all__ = [
     "ntxent",
     "triplet_margin_loss",
     "triplet_margin_with_distance_loss",
+    # forecast
+    "crps_ensemble_loss",
     # ranking
     "ranking_softmax_loss",
     # sequence

@@ -474,6 +474,24 @@ def two_scores(figure):
     axes.set(xlabel="score of the better", ylabel="score of the worse")
 
 
+def ensemble(figure):
+    """The distribution function of six members, and the score at each target."""
+    members, target = jnp.array([-1.6, -0.7, -0.3, 0.2, 0.9, 1.9]), 1.2
+    left, right = figure.subplots(1, 2)
+    x = np.linspace(-3, 3, 241)
+    share = np.mean(np.asarray(members) <= x[:, None], axis=1)
+    happened = (x >= target).astype(float)
+    left.fill_between(x, share, happened, step="post", color=BLUE, alpha=0.2, lw=0)
+    left.step(x, share, where="post", color=BLUE)
+    left.step(x, happened, where="post", color=ORANGE, ls="--")
+    left.set(title="share below", xlabel="value", yticks=[0, 0.5, 1])
+    score = jax.jit(jax.vmap(jl.crps_ensemble_loss, (None, 0)))(members, jnp.array(x))
+    right.plot(x, score, color=BLUE)
+    right.plot(members, 0 * members, "o", color=GREEN, ms=4)
+    right.axvline(target, color=ORANGE, ls="--")
+    right.set(title="loss", xlabel="target")
+
+
 ANCHOR, NEGATIVE, TARGET = jnp.array([[-0.9, 0.4], [0.8, -0.5], [1.2, 0.7]])
 FROM_TARGET = (("target", TARGET),)
 TRIPLET = (("anchor", ANCHOR), ("negative", NEGATIVE))
@@ -909,6 +927,15 @@ RANKING = {
     ),
 }
 
+FORECAST = {
+    "crps_ensemble_loss": Card(
+        ensemble,
+        "Left, the share of six members below each value, a staircase, with the area "
+        "between it and the step at the target shaded. Right, the loss over the "
+        "target: a bowl, lowest among the members, with straight arms beyond them.",
+    ),
+}
+
 SEQUENCE = {
     "ctc_loss": Card(
         spelling(4, ["blank", "c", "a", "t"], posterior),
@@ -987,6 +1014,7 @@ CARDS = {
     **MULTICLASS,
     **DIVERGENCE,
     **EMBEDDING,
+    **FORECAST,
     **RANKING,
     **SEQUENCE,
     **SEGMENTATION,
