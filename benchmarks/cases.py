@@ -198,6 +198,51 @@ def _crps_by_sorting(members, targets):
     return jnp.mean(error - spread)
 
 
+def _counts(rng, shrink):
+    n = (1 << 22) // shrink
+    means = rng.gamma(2, 3, n).astype(np.float32)
+    return (
+        means,
+        rng.poisson(means).astype(np.float32),
+        rng.gamma(1, 0.5, n).astype("f"),
+    )
+
+
+def _negative_binomial_by_gammas(means, targets, dispersions):
+    """By differences of log-gamma functions, as probability libraries have it."""
+    lgamma, size = jax.lax.lgamma, 1 / dispersions
+    ways = lgamma(targets + size) - lgamma(size) - lgamma(targets + 1)
+    logs = size * jnp.log(size / (size + means))
+    return -jnp.mean(ways + logs + targets * jnp.log(means / (size + means)))
+
+
+def _heavy_tails(rng, shrink):
+    n = (1 << 22) // shrink
+    scales, degrees = (rng.gamma(2, 2, n).astype(np.float32) + 0.1 for _ in range(2))
+    return _normal(rng, n), _normal(rng, n), scales, degrees
+
+
+def _student_t_by_gammas(means, targets, scales, degrees):
+    lgamma, x = jax.lax.lgamma, (means - targets) / scales
+    constant = lgamma(degrees / 2) - lgamma((degrees + 1) / 2)
+    logs = jnp.log(scales) + 0.5 * jnp.log(jnp.pi * degrees)
+    return jnp.mean((degrees + 1) / 2 * jnp.log1p(x * x / degrees) + logs + constant)
+
+
+def _subjects(rng, shrink):
+    n = (1 << 17) // shrink
+    times = rng.integers(0, n // 4 + 1, n).astype(np.float32)
+    return _normal(rng, n), times, (rng.random(n) < 0.6).astype(np.float32)
+
+
+def _cox_by_sums(log_hazards, times, events):
+    """Breslow's ties taken one after the other, as most code on the web has it."""
+    order = jnp.argsort(-times)
+    x, seen = log_hazards[order], events[order]
+    log_sums = jax.lax.cumlogsumexp(x)
+    return jnp.sum((log_sums - x) * seen) / jnp.sum(seen)
+
+
 # The last layer of a language model: hidden states, kernel, and the next words.
 def _linear(ignored=0.0):
     def make(rng, shrink):
@@ -411,6 +456,26 @@ ROWS = [
         _ensemble,
         ours(jl.crps_ensemble_loss),
         more={"jax by pairs": _crps_by_pairs, "jax by sorting": _crps_by_sorting},
+    ),
+    Row(
+        "negative binomial 4.2 M",
+        _counts,
+        ours(jl.negative_binomial_nll_loss),
+        more={"jax by log-gamma": _negative_binomial_by_gammas},
+        wrt=(0, 2),
+    ),
+    Row(
+        "Student t 4.2 M",
+        _heavy_tails,
+        ours(jl.student_t_nll_loss),
+        more={"jax by log-gamma": _student_t_by_gammas},
+        wrt=(0, 2, 3),
+    ),
+    Row(
+        "Cox 131072",
+        _subjects,
+        ours(jl.cox_partial_likelihood_loss),
+        more={"jax by sums": _cox_by_sums},
     ),
     Row(
         "CTC 16 x 400 x 64, 60 labels",

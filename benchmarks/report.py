@@ -79,6 +79,8 @@ def _chart(report, path):
         "tokamax in chunks": "#E69F00",
         "jax by pairs": "#999999",
         "jax by sorting": "#882255",
+        "jax by sums": "#44AA99",
+        "jax by log-gamma": "#999933",
     }
     figure, axes = plt.subplots(
         figsize=(8, 0.62 * len(results) + 1.2), layout="constrained"

@@ -492,6 +492,21 @@ def ensemble(figure):
     right.set(title="loss", xlabel="target")
 
 
+def survival(figure):
+    """How long each subject was seen, and where the loss pulls its hazard."""
+    times, events = jnp.array([1, 2, 3.5, 4, 5.5, 7]), jnp.array([1, 1, 0, 1, 0, 1])
+    slope = jax.grad(jl.cox_partial_likelihood_loss)(jnp.zeros(6), times, events)
+    axes = figure.subplots()
+    row, way = np.arange(6)[::-1], -np.asarray(slope)
+    axes.hlines(row, 0, times, color=BLUE)
+    face = [BLUE if seen else "none" for seen in events]
+    axes.scatter(times, row, facecolors=face, edgecolors=BLUE, zorder=3)
+    feet = np.asarray(times) + 0.6, row - np.sign(way) * 0.4
+    scale = {"angles": "xy", "scale_units": "xy", "scale": abs(way).max() / 0.9}
+    axes.quiver(*feet, 0 * way, way, color=ORANGE, width=0.01, **scale)
+    axes.set(xlabel="time", ylabel="subject", yticks=[], xlim=(0, 8), ylim=(-0.8, 5.8))
+
+
 ANCHOR, NEGATIVE, TARGET = jnp.array([[-0.9, 0.4], [0.8, -0.5], [1.2, 0.7]])
 FROM_TARGET = (("target", TARGET),)
 TRIPLET = (("anchor", ANCHOR), ("negative", NEGATIVE))
@@ -934,7 +949,40 @@ FORECAST = {
         "between it and the step at the target shaded. Right, the loss over the "
         "target: a bowl, lowest among the members, with straight arms beyond them.",
     ),
+    "negative_binomial_nll_loss": Card(
+        curves(
+            jnp.linspace(0.3, 15, 121),
+            lambda m, a: jl.negative_binomial_nll_loss(m, 5, a),
+            "predicted mean",
+            "dispersion",
+            (0.0, 0.2, 1.0),
+            (1, 8),
+            (-4, 1),
+        ),
+        "The loss of a count of 5 over the predicted mean, lowest at 5 for all three "
+        "dispersions: the larger the dispersion, the flatter the valley.",
+    ),
 }
+
+FORECAST["cox_partial_likelihood_loss"] = Card(
+    survival,
+    "Six subjects as horizontal lines, ordered by the time at which they end, with a "
+    "dot for an event and a ring for a censoring: arrows push the hazards of early "
+    "events up and those of subjects who outlive them down.",
+)
+FORECAST["student_t_nll_loss"] = Card(
+    curves(
+        jnp.linspace(-8, 8, 161),
+        lambda x, v: jl.student_t_nll_loss(x, 0.0, 1.0, v),
+        "prediction − target",
+        "degrees",
+        (jnp.inf, 5.0, 1.0),
+        (0, 10),
+        (-3, 3),
+    ),
+    "A bowl around 0 for infinite degrees of freedom, the Gaussian; with five and with "
+    "one degree its arms bend outward, and the derivative of large errors goes to 0.",
+)
 
 SEQUENCE = {
     "ctc_loss": Card(
