@@ -243,6 +243,22 @@ def _cox_by_sums(log_hazards, times, events):
     return jnp.sum((log_sums - x) * seen) / jnp.sum(seen)
 
 
+def _paths(rng, shrink):
+    n = max(4096 // shrink, 4)
+    return _normal(rng, n, 16, 64), _normal(rng, n, 64)
+
+
+def _energy_by_pairs(members, targets):
+    """The fair score with all differences of all pairs in memory."""
+    count = members.shape[1]
+    error = jnp.mean(jnp.linalg.norm(members - targets[:, None], axis=-1), axis=-1)
+    gaps = members[:, :, None] - members[:, None]
+    square = jnp.sum(gaps * gaps, axis=-1)
+    some = jnp.where(square > 0, square, 1)  # no slope from a member to itself
+    spread = jnp.sum(jnp.where(square > 0, jnp.sqrt(some), 0), axis=(-2, -1))
+    return jnp.mean(error - spread / (2 * count * (count - 1)))
+
+
 # The last layer of a language model: hidden states, kernel, and the next words.
 def _linear(ignored=0.0):
     def make(rng, shrink):
@@ -456,6 +472,12 @@ ROWS = [
         _ensemble,
         ours(jl.crps_ensemble_loss),
         more={"jax by pairs": _crps_by_pairs, "jax by sorting": _crps_by_sorting},
+    ),
+    Row(
+        "energy score 4096 x 16 x 64",
+        _paths,
+        ours(jl.energy_score_loss),
+        more={"jax by pairs": _energy_by_pairs},
     ),
     Row(
         "negative binomial 4.2 M",

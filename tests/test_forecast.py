@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from catalog import CASES
+from common import assert_close
 
 import jaxloss as jl
 
@@ -117,6 +118,104 @@ def test_members_may_stand_on_any_axis():
         np.testing.assert_array_equal(np.moveaxis(turned, axis, -1), slope)
 
 
+def paths(shape=(4, 5, 3)):
+    x = RNG.normal(size=shape).astype(np.float32)
+    return x, RNG.normal(size=(*shape[:-2], shape[-1])).astype(np.float32)
+
+
+@pytest.mark.parametrize("fairness", [0.0, 0.6, 1.0])
+def test_energy_score_of_one_component_is_the_crps(fairness):
+    x, y = paths((7, 6, 1))
+    found = jl.energy_score_loss(x, y, fairness=fairness)
+    expected = jl.crps_ensemble_loss(x[..., 0], y[..., 0], fairness=fairness)
+    np.testing.assert_allclose(found, expected, rtol=3e-6, atol=1e-6)
+
+
+def test_energy_score_of_power_2_is_that_of_the_means():
+    """(1/M) Σ|x_i - y|² less half the mean squared distance is |mean - y|²."""
+    x, y = paths()
+    gap = np.sum((x.mean(1, dtype=float) - y) ** 2, -1)
+    np.testing.assert_allclose(
+        jl.energy_score_loss(x, y, power=2.0, fairness=0.0), gap, rtol=3e-6
+    )
+
+
+def test_any_chunks_have_the_same_score_and_slopes():
+    x, y = paths()
+
+    @jax.jit
+    def results(x, y, power):
+        def loss(x, y, power, chunk_size):
+            return jl.energy_score_loss(
+                x, y, power=power, chunk_size=chunk_size, reduction="sum"
+            )
+
+        return [
+            jax.value_and_grad(loss, (0, 1, 2))(x, y, power, chunk_size)
+            for chunk_size in (None, 1, 2, 9)
+        ]
+
+    whole, *chunks = results(x, y, 1.3)
+    for found in chunks:
+        assert_close(found, whole)
+
+
+def test_axes_of_an_energy_score_may_stand_anywhere():
+    x, y = paths()
+    plain = jl.energy_score_loss(x, y)
+    turned = np.moveaxis(x, (1, 2), (2, 0))
+    found = jl.energy_score_loss(turned, y.T, member_axis=2, axis=0)
+    np.testing.assert_allclose(found, plain, rtol=1e-6)
+
+
+def test_coincident_points_have_slope_zero():
+    x, y = jnp.array([[1.0, 2.0], [1.0, 2.0]]), jnp.array([1.0, 2.0])
+
+    def loss(x, y, power):
+        return jl.energy_score_loss(x, y, power=power)
+
+    for power in (0.3, 1.0, 2.0):
+        value, slopes = jax.value_and_grad(loss, (0, 1, 2))(x, y, power)
+        assert value == 0
+        assert not any(np.any(s) for s in slopes)
+    assert np.isfinite(jax.hessian(loss)(x, y, 1.0)).all()
+
+
+@pytest.mark.parametrize("size", [1e-30, 1e30])
+def test_energy_score_of_tiny_and_huge_vectors(size):
+    x, y = paths()
+    run = jax.value_and_grad(lambda x, y: jl.energy_score_loss(x, y, reduction="sum"))
+    value, slope = run(x, y)
+    found, found_slope = run(x * np.float32(size), y * np.float32(size))
+    np.testing.assert_allclose(found / np.float32(size), value, rtol=3e-6)
+    np.testing.assert_allclose(found_slope, slope, rtol=1e-5, atol=1e-6)
+
+
+def test_an_infinite_component_spoils_its_own_example_only():
+    x, y = paths()
+    plain = np.asarray(jl.energy_score_loss(x, y))
+    x[1, 2, 0], y[3, 1] = np.inf, -np.inf
+    found = np.asarray(jl.energy_score_loss(x, y))
+    assert not np.isfinite(found[[1, 3]]).any()
+    np.testing.assert_array_equal(found[[0, 2]], plain[[0, 2]])
+
+
+def test_differences_of_all_pairs_never_exist_at_once():
+    x, y = jnp.zeros((8, 64, 16)), jnp.zeros((8, 16))
+
+    def loss(x, chunk_size):
+        return jl.energy_score_loss(x, y, chunk_size=chunk_size, reduction="mean")
+
+    def temporaries(chunk_size):
+        program = jax.jit(jax.value_and_grad(loss), static_argnums=1)
+        memory = program.lower(x, chunk_size).compile().memory_analysis()
+        assert memory is not None
+        return memory.temp_size_in_bytes
+
+    assert temporaries(1) < 8 * x.nbytes
+    assert temporaries(1) < temporaries(64) / 4
+
+
 AXES: Any = (0, 1)
 
 
@@ -138,6 +237,35 @@ AXES: Any = (0, 1)
             lambda: jl.crps_ensemble_loss(jnp.ones((4, 3)), jnp.ones(4), fairness=1.5),
             ValueError,
             "`fairness` must be in [0, 1], got 1.5.",
+        ),
+        (
+            lambda: jl.energy_score_loss(jnp.ones((4, 3, 2)), jnp.ones((4, 3))),
+            ValueError,
+            "`targets` must broadcast to the shape of members without their axis "
+            "(4, 2), got shape (4, 3).",
+        ),
+        (
+            lambda: jl.energy_score_loss(
+                jnp.ones((4, 3, 2)), jnp.ones((4, 2)), member_axis=2
+            ),
+            ValueError,
+            "`member_axis` must differ from axis, got 2 for both.",
+        ),
+        (
+            lambda: jl.energy_score_loss(jnp.ones((3, 2)), jnp.ones(2), power=2.5),
+            ValueError,
+            "`power` must be in (0, 2], got 2.5.",
+        ),
+        (
+            lambda: jl.energy_score_loss(jnp.ones((3, 2)), jnp.ones(2), chunk_size=0),
+            ValueError,
+            "`chunk_size` must be at least 1, got 0.",
+        ),
+        (
+            lambda: jl.energy_score_loss(jnp.ones((1, 2)), jnp.ones(2)),
+            ValueError,
+            "`fairness` must be 0.0 for an ensemble of one member, which has no "
+            "spread, got 1.0.",
         ),
         (
             lambda: jl.crps_ensemble_loss(jnp.ones((4, 3)), jnp.ones(4), AXES),
@@ -172,3 +300,11 @@ def test_no_array_has_a_square_of_the_members():
     memory = compiled.memory_analysis()
     assert memory is not None
     assert memory.temp_size_in_bytes < 16 * x.nbytes
+
+
+def test_scoringrules_agrees_on_vectors():
+    peer = pytest.importorskip("scoringrules")
+    x, y = paths((5, 6, 3))
+    expected = peer.es_ensemble(y, x, estimator="nrg")
+    found = jl.energy_score_loss(x, y, fairness=0.0)
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)

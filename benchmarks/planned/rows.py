@@ -88,6 +88,7 @@ def timed_inputs() -> dict[str, tuple[Any, ...]]:
         "negative binomial 4.2 M": (real(1 << 22),) * 3,
         "Student t 4.2 M": (real(1 << 22),) * 4,
         "Cox 131072": (real(1 << 17),) * 3,
+        "energy score 4096 x 16 x 64": (real(4096, 16, 64), real(4096, 64)),
         "CTC 16 x 400 x 64, 60 labels": (
             real(16, 400, 64),
             real(16, 400),

@@ -507,6 +507,22 @@ def survival(figure):
     axes.set(xlabel="time", ylabel="subject", yticks=[], xlim=(0, 8), ylim=(-0.8, 5.8))
 
 
+def cloud(figure):
+    """Members in the plane, and the score of a target anywhere."""
+    members = jnp.array(
+        [[-1.1, -0.9], [-0.6, -0.2], [0.1, 0.3], [0.7, 0.4], [1.2, 1.3]]
+    )
+    axes = figure.subplots()
+
+    def score(points):
+        each = jax.vmap(jax.vmap(jl.energy_score_loss, (None, 0)), (None, 0))
+        return each(members, points)
+
+    landscape(axes, score, 2.2)
+    axes.plot(*members.T, "o", color=GREEN, ms=4)
+    axes.set(xlabel="first component", ylabel="second")
+
+
 ANCHOR, NEGATIVE, TARGET = jnp.array([[-0.9, 0.4], [0.8, -0.5], [1.2, 0.7]])
 FROM_TARGET = (("target", TARGET),)
 TRIPLET = (("anchor", ANCHOR), ("negative", NEGATIVE))
@@ -969,6 +985,11 @@ FORECAST["cox_partial_likelihood_loss"] = Card(
     "Six subjects as horizontal lines, ordered by the time at which they end, with a "
     "dot for an event and a ring for a censoring: arrows push the hazards of early "
     "events up and those of subjects who outlive them down.",
+)
+FORECAST["energy_score_loss"] = Card(
+    cloud,
+    "The plane with five members: shades show the score of a target at each place, "
+    "lowest in the middle of the members and higher the farther it is from them.",
 )
 FORECAST["student_t_nll_loss"] = Card(
     curves(

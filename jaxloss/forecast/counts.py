@@ -82,7 +82,7 @@ def negative_binomial_nll_loss(
         >>> import jaxloss as jl
         >>> loss = jl.negative_binomial_nll_loss([3.0, 3.0], [5, 5], [1e-8, 0.5])
         >>> [f"{x:.5f}" for x in loss]
-        ['2.29443', '2.59477']
+        ['2.29443', '2.59495']
 
     References:
         Joseph M. Hilbe, "Negative Binomial Regression", 2nd edition, 2011,

@@ -19,7 +19,7 @@ from jaxloss._core.numerics.exact import (
     with_derivative_of,
 )
 from jaxloss._core.rule.analytic import analytic
-from jaxloss.forecast._inputs import per_example
+from jaxloss.forecast._inputs import check_fairness, per_example
 
 
 @public(static=("fairness",), fairness=between(0, 1))
@@ -97,7 +97,7 @@ def crps_ensemble_loss(
     targets = checks.to_array("targets", targets)
     x = jnp.moveaxis(x.astype(checks.compute_dtype(x, targets)), axis, -1)
     x = whole(x, -1)
-    _check_fairness(fairness, x.shape[-1])
+    check_fairness(fairness, x.shape[-1])
     like = x[..., 0]
     y = per_example("targets", targets, like)
     f = per_example("fairness", fairness, like)
@@ -112,14 +112,6 @@ def _one_axis(axis):
     if isinstance(axis, tuple):
         raise TypeError(f"`axis` must be an int, got {axis!r}.")
     return axis
-
-
-def _check_fairness(fairness, count):
-    if count == 1 and isinstance(fairness, int | float) and fairness > 0:
-        raise ValueError(
-            "`fairness` must be 0.0 for an ensemble of one member, which has no "
-            f"spread, got {fairness}."
-        )
 
 
 # Between neighbours among the members and y, |x_i - y| and |x_i - x_j| add up to a

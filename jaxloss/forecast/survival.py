@@ -85,7 +85,7 @@ def cox_partial_likelihood_loss(
         >>> log_hazards, times = [0.5, 1.0, -0.2, 0.0], [3.0, 1.0, 3.0, 5.0]
         >>> loss = jl.cox_partial_likelihood_loss(log_hazards, times, [1, 1, 1, 0])
         >>> f"{loss:.4f}"
-        '0.7664'
+        '0.8564'
 
     References:
         David R. Cox, "Partial likelihood", 1975,

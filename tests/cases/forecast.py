@@ -37,6 +37,22 @@ def crps(members, targets, fairness=1.0):
     return losses
 
 
+PATHS = np.stack([MEMBERS, 0.7 * MEMBERS[::-1] + 0.2, MEMBERS[:, ::-1] ** 2 / 9], -1)
+PATHS_SEEN = np.stack([OBSERVED, OBSERVED[::-1], 0.3 * OBSERVED + 1.1], -1)
+
+
+def energy(members, targets, power=1.0, fairness=1.0, chunk_size=None):
+    """By pairs, one example after the other."""
+    losses = np.zeros(targets.shape[:-1])
+    for i in np.ndindex(losses.shape):
+        x, m = members[i], members.shape[-2]
+        p, f = (np.broadcast_to(v, losses.shape)[i] for v in (power, fairness))
+        c = (1 - f) / (2 * m**2) + f / (2 * m * (m - 1))
+        error = math.fsum(math.dist(a, targets[i]) ** p for a in x) / m
+        losses[i] = error - c * math.fsum(math.dist(a, b) ** p for a in x for b in x)
+    return losses
+
+
 MEANS = np.array([0.6, 3.2, 41.0, 0.05, 7.5, 2.0])
 COUNTS = np.array([0.0, 5.0, 28.0, 1.0, 0.0, 2.4])
 DISPERSIONS = np.array([0.8, 0.02, 1.7, 6.0, 0.3, 0.45])
@@ -166,6 +182,16 @@ CASES = [
         },
         options={"reduction": "none", "ties": "breslow"}, default_reduction="mean",
         variant="strata", tail=False, independent=False,
+    ),
+    Case(
+        jl.energy_score_loss, energy, {"members": PATHS, "targets": PATHS_SEEN},
+        {"power": 1.4, "fairness": 0.35}, {"chunk_size": 2},
+        core={"members": 2, "targets": 1},
+        domain={"power": (0.1, 2), "fairness": UNIT},
+    ),
+    Case(
+        jl.energy_score_loss, energy, {"members": PATHS, "targets": PATHS_SEEN},
+        variant="defaults", core={"members": 2, "targets": 1},
     ),
 ]
 # fmt: on
