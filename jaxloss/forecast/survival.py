@@ -235,8 +235,17 @@ def _rest(x, w, new_stratum, group):
             jnp.where(own_stop, own_s, joined),
         )
 
-    _, tops, sums = jax.lax.associative_scan(join, (last, top, mass), reverse=True)
     n = x.shape[0]
+    if isinstance(n, int):
+        _, tops, sums = jax.lax.associative_scan(join, (last, top, mass), reverse=True)
+    else:  # a symbolic size, whose logarithm is not known
+
+        def step(later, own):
+            joined = join(later, own)
+            return joined, joined
+
+        end = tuple(jnp.ones_like(v[0]) for v in (last, top, mass))
+        _, (_, tops, sums) = jax.lax.scan(step, end, (last, top, mass), reverse=True)
     index = jnp.minimum(group.next, n - 1)
     inside = (group.next < n) & ~new_stratum[index]
     scale = jnp.where(inside, tops[index], -jnp.inf)
