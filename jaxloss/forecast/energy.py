@@ -42,8 +42,7 @@ def energy_score_loss(
     Choose it over `crps_ensemble_loss` where several values are forecast together, such
     as a path in time, and the members have to fit together in all of them.
 
-    With $x_1, \dots, x_M$ the members, $y$ the target, $f$ the fairness and $p$ the
-    power:
+    With $x_1, \dots, x_M$ the members, $y$ the target, $f$ the fairness, $p$ the power:
 
     $$ \frac{1}{M} \sum_i \lVert x_i - y \rVert^p - \Big( \frac{1 - f}{2 M^2} +
        \frac{f}{2 M (M - 1)} \Big) \sum_{i, j} \lVert x_i - x_j \rVert^p $$

@@ -185,7 +185,7 @@ CASES = [
     ),
     Case(
         jl.energy_score_loss, energy, {"members": PATHS, "targets": PATHS_SEEN},
-        {"power": 1.4, "fairness": 0.35}, {"chunk_size": 2},
+        {"power": 0.8, "fairness": 0.35}, {"chunk_size": 2},
         core={"members": 2, "targets": 1},
         domain={"power": (0.1, 2), "fairness": UNIT},
     ),
