@@ -175,6 +175,90 @@ def _log_densities(rng, shrink):
     return x - np.log(np.exp(x).sum(-1, keepdims=True)), q
 
 
+def _ensemble(rng, shrink):
+    n = max(65536 // shrink, 8)
+    return _normal(rng, n, 64), _normal(rng, n)
+
+
+def _crps_by_pairs(members, targets):
+    """The fair score by its definition, as in GraphCast's notebook."""
+    count = members.shape[-1]
+    error = jnp.mean(jnp.abs(members - targets[:, None]), axis=-1)
+    gaps = jnp.abs(members[:, :, None] - members[:, None, :])
+    spread = jnp.sum(gaps, axis=(-2, -1)) / (2 * count * (count - 1))
+    return jnp.mean(error - spread)
+
+
+def _crps_by_sorting(members, targets):
+    """The same from sorted members, by JAX's own derivative of the sort."""
+    count = members.shape[-1]
+    error = jnp.mean(jnp.abs(members - targets[:, None]), axis=-1)
+    tilt = 2 * jnp.arange(count, dtype=members.dtype) + (1 - count)
+    spread = jnp.sort(members, axis=-1) @ tilt / (count * (count - 1))
+    return jnp.mean(error - spread)
+
+
+def _counts(rng, shrink):
+    n = (1 << 22) // shrink
+    means = rng.gamma(2, 3, n).astype(np.float32)
+    return (
+        means,
+        rng.poisson(means).astype(np.float32),
+        rng.gamma(1, 0.5, n).astype("f"),
+    )
+
+
+def _negative_binomial_by_gammas(means, targets, dispersions):
+    """By differences of log-gamma functions, as probability libraries have it."""
+    lgamma, size = jax.lax.lgamma, 1 / dispersions
+    ways = lgamma(targets + size) - lgamma(size) - lgamma(targets + 1)
+    logs = size * jnp.log(size / (size + means))
+    return -jnp.mean(ways + logs + targets * jnp.log(means / (size + means)))
+
+
+def _heavy_tails(rng, shrink):
+    n = (1 << 22) // shrink
+    scales, degrees = (rng.gamma(2, 2, n).astype(np.float32) + 0.1 for _ in range(2))
+    return _normal(rng, n), _normal(rng, n), scales, degrees
+
+
+def _student_t_by_gammas(means, targets, scales, degrees):
+    lgamma, x = jax.lax.lgamma, (means - targets) / scales
+    constant = lgamma(degrees / 2) - lgamma((degrees + 1) / 2)
+    logs = jnp.log(scales) + 0.5 * jnp.log(jnp.pi * degrees)
+    return jnp.mean((degrees + 1) / 2 * jnp.log1p(x * x / degrees) + logs + constant)
+
+
+def _subjects(rng, shrink):
+    n = (1 << 17) // shrink
+    times = rng.integers(0, n // 4 + 1, n).astype(np.float32)
+    return _normal(rng, n), times, (rng.random(n) < 0.6).astype(np.float32)
+
+
+def _cox_by_sums(log_hazards, times, events):
+    """Breslow's ties taken one after the other, as most code on the web has it."""
+    order = jnp.argsort(-times)
+    x, seen = log_hazards[order], events[order]
+    log_sums = jax.lax.cumlogsumexp(x)
+    return jnp.sum((log_sums - x) * seen) / jnp.sum(seen)
+
+
+def _paths(rng, shrink):
+    n = max(4096 // shrink, 4)
+    return _normal(rng, n, 16, 64), _normal(rng, n, 64)
+
+
+def _energy_by_pairs(members, targets):
+    """The fair score with all differences of all pairs in memory."""
+    count = members.shape[1]
+    error = jnp.mean(jnp.linalg.norm(members - targets[:, None], axis=-1), axis=-1)
+    gaps = members[:, :, None] - members[:, None]
+    square = jnp.sum(gaps * gaps, axis=-1)
+    some = jnp.where(square > 0, square, 1)  # no slope from a member to itself
+    spread = jnp.sum(jnp.where(square > 0, jnp.sqrt(some), 0), axis=(-2, -1))
+    return jnp.mean(error - spread / (2 * count * (count - 1)))
+
+
 # The last layer of a language model: hidden states, kernel, and the next words.
 def _linear(ignored=0.0):
     def make(rng, shrink):
@@ -382,6 +466,38 @@ ROWS = [
         optax=mean(optax.losses.triplet_margin_loss),
         torch=_torch("triplet_margin_loss"),
         floor=0.95,
+    ),
+    Row(
+        "CRPS 65536 x 64",
+        _ensemble,
+        ours(jl.crps_ensemble_loss),
+        more={"jax by pairs": _crps_by_pairs, "jax by sorting": _crps_by_sorting},
+    ),
+    Row(
+        "energy score 4096 x 16 x 64",
+        _paths,
+        ours(jl.energy_score_loss),
+        more={"jax by pairs": _energy_by_pairs},
+    ),
+    Row(
+        "negative binomial 4.2 M",
+        _counts,
+        ours(jl.negative_binomial_nll_loss),
+        more={"jax by log-gamma": _negative_binomial_by_gammas},
+        wrt=(0, 2),
+    ),
+    Row(
+        "Student t 4.2 M",
+        _heavy_tails,
+        ours(jl.student_t_nll_loss),
+        more={"jax by log-gamma": _student_t_by_gammas},
+        wrt=(0, 2, 3),
+    ),
+    Row(
+        "Cox 131072",
+        _subjects,
+        ours(jl.cox_partial_likelihood_loss),
+        more={"jax by sums": _cox_by_sums},
     ),
     Row(
         "CTC 16 x 400 x 64, 60 labels",

@@ -77,6 +77,10 @@ def _chart(report, path):
         "torch in chunks": "#56B4E9",
         "tokamax": "#CC79A7",
         "tokamax in chunks": "#E69F00",
+        "jax by pairs": "#999999",
+        "jax by sorting": "#882255",
+        "jax by sums": "#44AA99",
+        "jax by log-gamma": "#999933",
     }
     figure, axes = plt.subplots(
         figsize=(8, 0.62 * len(results) + 1.2), layout="constrained"

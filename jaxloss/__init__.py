@@ -37,6 +37,11 @@ from jaxloss.embedding.triplet import (
     triplet_margin_loss,
     triplet_margin_with_distance_loss,
 )
+from jaxloss.forecast.counts import negative_binomial_nll_loss
+from jaxloss.forecast.energy import energy_score_loss
+from jaxloss.forecast.ensemble import crps_ensemble_loss
+from jaxloss.forecast.heavy_tails import student_t_nll_loss
+from jaxloss.forecast.survival import cox_partial_likelihood_loss
 from jaxloss.multiclass.cross_entropy import (
     safe_softmax_cross_entropy,
     softmax_cross_entropy,
@@ -155,6 +160,12 @@ __all__ = [
     "ntxent",
     "triplet_margin_loss",
     "triplet_margin_with_distance_loss",
+    # forecast
+    "cox_partial_likelihood_loss",
+    "crps_ensemble_loss",
+    "energy_score_loss",
+    "negative_binomial_nll_loss",
+    "student_t_nll_loss",
     # ranking
     "ranking_softmax_loss",
     # sequence

@@ -84,6 +84,11 @@ def timed_inputs() -> dict[str, tuple[Any, ...]]:
         "dense labels 65536 x 1000": soft,
         "ntxent 4096 x 128": (real(4096, 128), integer(4096)),
         "triplet 262144 x 64": (real(262144, 64),) * 3,
+        "CRPS 65536 x 64": (real(65536, 64), real(65536)),
+        "negative binomial 4.2 M": (real(1 << 22),) * 3,
+        "Student t 4.2 M": (real(1 << 22),) * 4,
+        "Cox 131072": (real(1 << 17),) * 3,
+        "energy score 4096 x 16 x 64": (real(4096, 16, 64), real(4096, 64)),
         "CTC 16 x 400 x 64, 60 labels": (
             real(16, 400, 64),
             real(16, 400),

@@ -474,6 +474,55 @@ def two_scores(figure):
     axes.set(xlabel="score of the better", ylabel="score of the worse")
 
 
+def ensemble(figure):
+    """The distribution function of six members, and the score at each target."""
+    members, target = jnp.array([-1.6, -0.7, -0.3, 0.2, 0.9, 1.9]), 1.2
+    left, right = figure.subplots(1, 2)
+    x = np.linspace(-3, 3, 241)
+    share = np.mean(np.asarray(members) <= x[:, None], axis=1)
+    happened = (x >= target).astype(float)
+    left.fill_between(x, share, happened, step="post", color=BLUE, alpha=0.2, lw=0)
+    left.step(x, share, where="post", color=BLUE)
+    left.step(x, happened, where="post", color=ORANGE, ls="--")
+    left.set(title="share below", xlabel="value", yticks=[0, 0.5, 1])
+    score = jax.jit(jax.vmap(jl.crps_ensemble_loss, (None, 0)))(members, jnp.array(x))
+    right.plot(x, score, color=BLUE)
+    right.plot(members, 0 * members, "o", color=GREEN, ms=4)
+    right.axvline(target, color=ORANGE, ls="--")
+    right.set(title="loss", xlabel="target")
+
+
+def survival(figure):
+    """How long each subject was seen, and where the loss pulls its hazard."""
+    times, events = jnp.array([1, 2, 3.5, 4, 5.5, 7]), jnp.array([1, 1, 0, 1, 0, 1])
+    slope = jax.grad(jl.cox_partial_likelihood_loss)(jnp.zeros(6), times, events)
+    axes = figure.subplots()
+    row, way = np.arange(6)[::-1], -np.asarray(slope)
+    axes.hlines(row, 0, times, color=BLUE)
+    face = [BLUE if seen else "none" for seen in events]
+    axes.scatter(times, row, facecolors=face, edgecolors=BLUE, zorder=3)
+    feet = np.asarray(times) + 0.6, row - np.sign(way) * 0.4
+    scale = {"angles": "xy", "scale_units": "xy", "scale": abs(way).max() / 0.9}
+    axes.quiver(*feet, 0 * way, way, color=ORANGE, width=0.01, **scale)
+    axes.set(xlabel="time", ylabel="subject", yticks=[], xlim=(0, 8), ylim=(-0.8, 5.8))
+
+
+def cloud(figure):
+    """Members in the plane, and the score of a target anywhere."""
+    members = jnp.array(
+        [[-1.1, -0.9], [-0.6, -0.2], [0.1, 0.3], [0.7, 0.4], [1.2, 1.3]]
+    )
+    axes = figure.subplots()
+
+    def score(points):
+        each = jax.vmap(jax.vmap(jl.energy_score_loss, (None, 0)), (None, 0))
+        return each(members, points)
+
+    landscape(axes, score, 2.2)
+    axes.plot(*members.T, "o", color=GREEN, ms=4)
+    axes.set(xlabel="first component", ylabel="second")
+
+
 ANCHOR, NEGATIVE, TARGET = jnp.array([[-0.9, 0.4], [0.8, -0.5], [1.2, 0.7]])
 FROM_TARGET = (("target", TARGET),)
 TRIPLET = (("anchor", ANCHOR), ("negative", NEGATIVE))
@@ -909,6 +958,53 @@ RANKING = {
     ),
 }
 
+FORECAST = {
+    "crps_ensemble_loss": Card(
+        ensemble,
+        "Left, the share of six members below each value, a staircase, with the area "
+        "between it and the step at the target shaded. Right, the loss over the "
+        "target: a bowl, lowest among the members, with straight arms beyond them.",
+    ),
+    "negative_binomial_nll_loss": Card(
+        curves(
+            jnp.linspace(0.3, 15, 121),
+            lambda m, a: jl.negative_binomial_nll_loss(m, 5, a),
+            "predicted mean",
+            "dispersion",
+            (0.0, 0.2, 1.0),
+            (1, 8),
+            (-4, 1),
+        ),
+        "The loss of a count of 5 over the predicted mean, lowest at 5 for all three "
+        "dispersions: the larger the dispersion, the flatter the valley.",
+    ),
+}
+
+FORECAST["cox_partial_likelihood_loss"] = Card(
+    survival,
+    "Six subjects as horizontal lines, ordered by the time at which they end, with a "
+    "dot for an event and a ring for a censoring: arrows push the hazards of early "
+    "events up and those of subjects who outlive them down.",
+)
+FORECAST["energy_score_loss"] = Card(
+    cloud,
+    "The plane with five members: shades show the score of a target at each place, "
+    "lowest in the middle of the members and higher the farther it is from them.",
+)
+FORECAST["student_t_nll_loss"] = Card(
+    curves(
+        jnp.linspace(-8, 8, 161),
+        lambda x, v: jl.student_t_nll_loss(x, 0.0, 1.0, v),
+        "prediction − target",
+        "degrees",
+        (jnp.inf, 5.0, 1.0),
+        (0, 10),
+        (-3, 3),
+    ),
+    "A bowl around 0 for infinite degrees of freedom, the Gaussian; with five and with "
+    "one degree its arms bend outward, and the derivative of large errors goes to 0.",
+)
+
 SEQUENCE = {
     "ctc_loss": Card(
         spelling(4, ["blank", "c", "a", "t"], posterior),
@@ -987,6 +1083,7 @@ CARDS = {
     **MULTICLASS,
     **DIVERGENCE,
     **EMBEDDING,
+    **FORECAST,
     **RANKING,
     **SEQUENCE,
     **SEGMENTATION,

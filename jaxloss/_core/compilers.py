@@ -14,6 +14,8 @@ import jax
 import jax.numpy as jnp
 from jax.lax import stop_gradient
 
+from jaxloss._core.devices import placement
+
 Axes = int | tuple[int, ...]
 
 # Unless a docstring says otherwise: XLA for CPU, JAX 0.10 to 0.12, where
@@ -101,6 +103,35 @@ def stored_exponential(gap: jax.Array, rounding: jax.Array) -> jax.Array:
         cpu=lambda gap, rounding: jnp.exp(gap) / (1 - jnp.minimum(rounding, 0.25)),
         default=lambda gap, rounding: jnp.exp(gap) * (1 + rounding),
     )
+
+
+def unsorted(ordered: jax.Array, place: jax.Array) -> jax.Array:
+    """Numbers along the last axis, each moved to its place, which no other has.
+
+    The shorter form is a second sort, by `place`, and stays so on TPU, where a scatter
+    moves one number after the other, and on an explicit mesh, where JAX 0.10 to 0.12
+    cannot place the result of a scatter. On CPU the scatter takes an eighth of the
+    sort's time: 0.07 s instead of 0.59 s for 65,536 x 64. The benchmark of
+    `crps_ensemble_loss` would notice. No derivative.
+    """
+
+    def sort(ordered, place):
+        return jax.lax.sort((place, ordered), num_keys=1)[1]
+
+    def scatter(ordered, place):
+        def one(row, index):
+            empty = jnp.zeros_like(row)
+            mode = "promise_in_bounds"
+            return empty.at[index].set(row, unique_indices=True, mode=mode)
+
+        for _ in range(ordered.ndim - 1):
+            one = jax.vmap(one)
+        return one(ordered, place)
+
+    ordered = stop_gradient(ordered)
+    if placement(ordered) is not None:
+        return sort(ordered, place)
+    return jax.lax.platform_dependent(ordered, place, tpu=sort, default=scatter)
 
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(2,))

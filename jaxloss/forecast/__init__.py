@@ -1,0 +1,1 @@
+"""Probabilistic forecasts: ensembles, counts, heavy tails and times to an event."""

@@ -1,0 +1,346 @@
+"""Negative log-likelihood of counts that vary more than a Poisson count."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+from jax.lax import stop_gradient
+
+from jaxloss._core.arguments import checks
+from jaxloss._core.arguments.public import public
+from jaxloss._core.arguments.tail import Reduction
+from jaxloss._core.arguments.types import ArrayLike
+from jaxloss._core.numerics.exact import with_derivative_of
+from jaxloss._core.numerics.functions import LOG_2_PI, accurate_expm1, softplus
+from jaxloss._core.numerics.probability import log_quotient, sigmoid
+from jaxloss._core.rule.analytic import analytic, pointwise
+from jaxloss.forecast._gamma import log1p_remainder, remainder_of_inverse
+
+
+@public()
+def negative_binomial_nll_loss(
+    means: ArrayLike,
+    targets: ArrayLike,
+    dispersions: ArrayLike,
+    *,
+    log_input: bool = False,
+    zero_inflation_logits: ArrayLike | None = None,
+    full: bool = True,
+    where: ArrayLike | None = None,
+    weights: ArrayLike | None = None,
+    reduction: Reduction = "none",
+) -> jax.Array:
+    r"""Negative binomial negative log-likelihood of counts, also zero-inflated.
+
+    Choose it over `poisson_nll_loss` for counts whose variance exceeds their mean, as
+    in sales or gene expression: the variance is $m + a m^2$.
+
+    With $m$ the means, $k$ the targets, $a$ the dispersions and $r = 1 / a$:
+
+    $$ -\log \frac{\Gamma(k + r)}{k! \; \Gamma(r)} \Big( \frac{r}{r + m} \Big)^r
+       \Big( \frac{m}{r + m} \Big)^k $$
+
+    With zero-inflation logits $z$ and $\pi = \operatorname{sigmoid}(z)$, the
+    probability $p$ of that becomes $\pi + (1 - \pi) p$ for a target of 0 and
+    $(1 - \pi) p$ for any other.
+
+    Args:
+        means: Floating, `[...]`: predicted means, at least 0, or their logarithms if
+            `log_input`.
+        targets: Counts, real, at least 0, broadcastable to `means`.
+        dispersions: Real, at least 0, broadcastable to `means`: `[]` for one dispersion
+            of all examples. 0 is the Poisson distribution. Many libraries have the
+            inverse dispersion, or total count, $r$.
+        log_input: Whether `means` are logarithms, which neither over- nor underflow.
+        zero_inflation_logits: Real, broadcastable to `means`: logits of the probability
+            that a count is 0 by another cause. None leaves that out.
+        full: Whether to include $\log k!$, without which the loss is of either sign.
+        where: Boolean mask; False entries are excluded.
+        weights: Real weights per example.
+        reduction: "none", "sum" or "mean" (weighted).
+
+    Returns:
+        `[...]`, in nats; a scalar if reduced.
+
+    Gradient:
+        $(m - k) / (m (1 + a m))$ for a mean, $m$ times that for its logarithm. For a
+        dispersion $C_a - w^2 (v - \log(1 + v)) / v^2$ with $w = (k - m) / (1 + a m)$,
+        $v = a w$ and $C_a$ the derivative of $\frac{1}{2} \log(1 + a k) + S(r) - S(k +
+        r)$, $S$ the remainder of Stirling's formula for $\log \Gamma$; for a target
+        $\psi(k + 1) - \psi(k + r) + \log(r + m) - \log m$. With zero inflation, these
+        times $(1 - \pi) p / (\pi + (1 - \pi) p)$ for a target of 0.
+
+    Numerics:
+        No difference of log-gamma functions is taken: the likelihood keeps its digits
+        from dispersion 0 to 1e8, for every mean and count. A mean of 0 gives
+        0 for a count of 0 and inf for any other. A negative count, mean or dispersion
+        gives NaN, and raises under `checkify`.
+
+    Example:
+        >>> import jaxloss as jl
+        >>> loss = jl.negative_binomial_nll_loss([3.0, 3.0], [5, 5], [1e-8, 0.5])
+        >>> [f"{x:.5f}" for x in loss]
+        ['2.29443', '2.59495']
+
+    References:
+        Joseph M. Hilbe, "Negative Binomial Regression", 2nd edition, 2011,
+        https://doi.org/10.1017/CBO9780511973420, section 8
+
+        Diane Lambert, "Zero-Inflated Poisson Regression, with an Application to Defects
+        in Manufacturing", 1992, https://doi.org/10.2307/1269547
+    """
+    inflated = zero_inflation_logits is not None
+    named = {"means": means, "targets": targets, "dispersions": dispersions}
+    if inflated:
+        named["zero_inflation_logits"] = zero_inflation_logits
+    (m, k, a, *logits), tail = checks.elementwise(where, weights, reduction, **named)
+    checked = {"targets": k, "dispersions": a}
+    if not log_input:
+        checked["means"] = m
+    valid = True
+    for name, value in checked.items():
+        holds = value >= 0
+        m = checks.check_values(name, m, tail.counts(holds), "at least 0")
+        valid = valid & holds
+    loss = _negative_binomial(m, k, a, log_input=log_input, full=full)
+    loss = jnp.where(valid, loss, jnp.nan)
+    if inflated:
+        loss = _inflated(loss, *logits, k == 0)
+    return tail.reduce(loss)
+
+
+# With S the remainder of Stirling's formula, r = 1/a, and for k >= 1, the loss is
+#     T + C + D,     T = log k! - k log k + k,     C = log(1 + a k)/2 + S(r) - S(k + r),
+#     D = k log(1 + u) - r log(1 + v),     u = (k - m)/(m (1 + a k)),
+#     v = a w,     w = (k - m)/(1 + a m),
+# three terms that are never below 0, of which none is a difference of larger ones. For
+# small u, with L(z) = (z - log(1 + z))/z², D = u w + w v L(v) - k u² L(u). The
+# derivatives of D are
+#     dD/dm = -w/m,     dD/dk = log(1 + u),     dD/da = -w² L(v).
+# For k < 1, and without log k!, the terms of the logarithms stand alone:
+#     m log(1 + a m)/(a m) - k (log m + log(1 + v)) + a k² L(a k) + C [+ log k!].
+def _forward(m, k, a, *, log_input, full):
+    x = _Terms.of(m, k, a, log_input)
+    apart = x.apart(k, a) + jnp.where(k == 0, 0, _spread(k, a))
+    if not full:
+        return apart, (m, k, a)
+    apart += jnp.where(k == 0, 0, _log_factorial(jnp.where(k < 1, k, 0)))
+    count = jnp.where(k < 1, 1, k)
+    together = _stirling(count) + (_spread(k, a) + x.deviance(k, a))
+    return jnp.where(k < 1, apart, together), (m, k, a)
+
+
+def _backward(residuals, cotangent, *, log_input, full):
+    m, k, a = residuals
+    x = _Terms.of(m, k, a, log_input)
+    _, pull = jax.vjp(_spread, k, a)
+    by_count, by_dispersion = pull(jnp.ones_like(k))
+    far = jnp.abs(x.v) >= 0.5
+    some = jnp.where(far, a, 1)
+    bend = jnp.where(
+        far,
+        (x.v - x.log1p_v) / some / some,
+        x.w * x.w * log1p_remainder(jnp.where(far, 0, x.v)),
+    )
+    by_dispersion = by_dispersion - bend
+    few = (k == 0) | (k == 1)
+    exact = stop_gradient(x.bend_of_few(jnp.where(few, k, 0), a))
+    by_dispersion = with_derivative_of(
+        jnp.where(few, exact, stop_gradient(by_dispersion)), by_dispersion
+    )
+    by_target = by_count - (x.log_rate + x.log1p_v)
+    if full:
+        small = k < 1
+        by_target += _slope(_log_factorial, jnp.where(small, k, 0))
+        count = jnp.where(small, 1, k)
+        whole = x.log1p_u + _slope(_stirling, count) + by_count
+        by_target = jnp.where(small, by_target, whole)
+    by_mean = -x.w if log_input else -x.rho / (1 + a * m)
+    return (
+        cotangent * by_mean,
+        cotangent * by_target,
+        cotangent * by_dispersion,
+    )
+
+
+_negative_binomial = analytic(_forward, _backward)
+
+
+def _slope(function, x):
+    return jax.jvp(function, (x,), (jnp.ones_like(x),))[1]
+
+
+def _spread(k, a):
+    """C, which is 0 at k = 0 and at a = 0."""
+    # Of two forms of a/(1 + a k) one has no product that overflows.
+    large = a > 1
+    inverse = 1 / jnp.where(large, a, 1)
+    small = jnp.where(large, 0, a)
+    b = jnp.where(large, 1 / (inverse + k), small / (1 + small * k))
+    half = 0.5 * _log1p_product(a, k)
+    return half + (remainder_of_inverse(a) - remainder_of_inverse(b))
+
+
+def _log1p_product(a, k):
+    """log(1 + a k), also where a k overflows."""
+    over = jnp.isinf(a * k)
+    near = jnp.log1p(jnp.where(over, 0, a) * k)
+    return jnp.where(
+        over, jnp.log(jnp.where(over, a, 1)) + jnp.log(jnp.where(over, k, 1)), near
+    )
+
+
+def _log1p_of_exp(a, x, exp):
+    """log(1 + a e^x), also where e^x or the product overflows."""
+    over = (a > 0) & jnp.isinf(a * exp)
+    x_near = jnp.where(jnp.isinf(exp) | over, 0, x)
+    far = softplus(jnp.log(jnp.where(over, a, 1)) + jnp.where(over, x, 0))
+    return jnp.where(over, far, jnp.log1p(a * jnp.exp(x_near)))
+
+
+def _stirling(k):
+    """T = log k! - k log k + k for k >= 1."""
+    return 0.5 * (LOG_2_PI + jnp.log(k)) + remainder_of_inverse(1 / k)
+
+
+def _log_factorial(k):
+    """log k! for k in [0, 1)."""
+    constant = 0.5 * LOG_2_PI - 1
+    rest = remainder_of_inverse(1 / (k + 1)) + constant
+    return ((k + 0.5) * jnp.log1p(k) - k) + rest
+
+
+def _is_near(u):
+    """Where D is the sum of its remainders, not a difference of logarithms."""
+    return (u > -0.5) & (u < 1)
+
+
+@pointwise
+def _relative_gap(k, m):
+    """(k - m)/m, -1 for k = 0."""
+    some = jnp.where((k == 0) & (m == 0), 1, m)
+    return jnp.where(k == 0, -1, (k - m) / some), (1 / some, -(k / some) / some)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Terms:
+    """What value and slopes are made of; finite wherever they are."""
+
+    rate: jax.Array  # m
+    log_rate: jax.Array
+    rho: jax.Array  # (k - m)/m
+    w: jax.Array
+    v: jax.Array
+    u: jax.Array
+    log1p_am: jax.Array
+    log1p_ak: jax.Array
+    log1p_v: jax.Array
+    log1p_u: jax.Array
+
+    @classmethod
+    def of(cls, m, k, a, log_input):
+        some = jnp.where(k > 0, k, 1)
+        if log_input:
+            log_rate, rate, large = m, jnp.exp(m), m > 0
+            ratio = log_quotient(some, m)
+            close = (k > 0) & (jnp.abs(ratio) < 1)
+            near = accurate_expm1(jnp.where(close, ratio, 0))
+            inverse = jnp.exp(-jnp.where(large, m, 0))
+            rho = jnp.where(close, near, k * inverse - 1)
+            low = jnp.exp(jnp.where(large, 0, m))
+            gap = jnp.where(close, low * near, k - low)
+            every = jnp.exp(-stop_gradient(m))
+            far = jnp.where(close, near, k * every - 1)
+            log1p_am = _log1p_of_exp(a, m, rate)
+        else:
+            log_rate, rate, large = jnp.log(m), m, m > 1
+            ratio = jnp.log(some) - log_rate
+            inverse = 1 / jnp.where(large, m, 1)
+            rho, gap = _relative_gap(k, m), k - m
+            every, far = 1 / stop_gradient(m), rho
+            log1p_am = _log1p_product(a, m)
+        # Two forms, since m may overflow or 1/m.
+        w = jnp.where(
+            large,
+            jnp.where(large, rho, 0) / jnp.where(large, inverse + a, 1),
+            jnp.where(large, 0, gap) / (1 + a * jnp.where(large, 0, rate)),
+        )
+        v = jnp.where(a == 0, 0, a * jnp.where(a == 0, 0, w))
+        log1p_ak = _log1p_product(a, k)
+        log_v = log1p_ak - log1p_am
+        near = jnp.abs(v) < 0.5
+        log1p_v = jnp.where(near, jnp.log1p(jnp.where(near, v, 0)), log_v)
+        u = stop_gradient(far / (1 + a * k))
+        # 1 + u = k (1/m + a)/(1 + a k), or by logarithms where that leaves the range.
+        near = _is_near(u)
+        odds = some * ((every + a) / (1 + a * some))
+        within = (odds > 0) & (odds < float(jnp.finfo(m.dtype).max))
+        log_u = ratio - log1p_v
+        log1p_u = jnp.where(within, jnp.log(jnp.where(within, odds, 1)), log_u)
+        log1p_u = jnp.where(near, jnp.log1p(jnp.where(near, u, 0)), log1p_u)
+        log1p_u, log1p_v = (
+            with_derivative_of(stop_gradient(value), alike)
+            for value, alike in ((log1p_u, ratio - log_v), (log1p_v, log_v))
+        )
+        return cls(rate, log_rate, rho, w, v, u, log1p_am, log1p_ak, log1p_v, log1p_u)
+
+    def deviance(self, k, a):
+        """D, in a rule's value: it has no derivative."""
+        w, v, u = self.w, self.v, self.u
+        curve = v * log1p_remainder(jnp.where(jnp.abs(v) < 0.5, v, 0))
+        taken = self.log1p_v / a
+        far = jnp.abs(v) >= 0.5
+        near = u * w + jnp.where(far, w - taken, w * curve)
+        near -= (k * u) * (u * log1p_remainder(jnp.where(_is_near(u), u, 0)))
+        apart = k * self.log1p_u - jnp.where(far, taken, w * (1 - curve))
+        return jnp.where(_is_near(u), near, apart)
+
+    def bend_of_few(self, k, a):
+        """The slope in a for k = 0 and 1, where log Γ(k + r)/Γ(r) is k log r.
+
+        The general form is a difference that would leave rounding alone for small m.
+        """
+        large = self.rate > 1
+        m = jnp.where(large, 1, self.rate)
+        share = jnp.where(large, 1 / (1 / self.rate + a), m / (1 + a * m))  # m/(1 + am)
+        am = a * self.rate
+        z = jnp.where(am < 0.5, am, 0)
+        # (log(1 + z) - z/(1 + z))/z² = 1/(1 + z) - L(z).
+        near = self.rate * (self.rate * (1 / (1 + z) - log1p_remainder(z)))
+        taken = jnp.where(am < 0.5, near, (self.log1p_am - a * share) / a / a)
+        return k * share - taken
+
+    def apart(self, k, a):
+        """The loss without log k! and C, in a rule's value."""
+        rate = _per_dispersion(self.rate, a, self.log1p_am)
+        ak = a * k
+        bend = ak * log1p_remainder(jnp.where(ak < 0.5, ak, 0))
+        bend = jnp.where(ak < 0.5, k * bend, k - self.log1p_ak / a)
+        logs = jnp.where(k == 0, 0, k * (self.log_rate + self.log1p_v))
+        return (rate - logs) + bend
+
+
+def _per_dispersion(x, a, log1p):
+    """log(1 + a x)/a."""
+    ax = jnp.where(a == 0, 0, a * x)
+    near = x * (1 - ax * log1p_remainder(jnp.where(ax < 0.5, ax, 0)))
+    return jnp.where(ax < 0.5, near, log1p / a)
+
+
+# Of a count of 0 with the loss n, and q = sigmoid(-z) (1 - e^-n),
+#     f = -log(1 - q) = softplus(z) - log(e^z + e^-n),
+#     df/dn = sigmoid(-z - n),     df/dz = sigmoid(z + n) sigmoid(-z) (e^-n - 1).
+# Of any other count, f = n + softplus(z).
+@pointwise
+def _inflated(n, z, zero):
+    nothing = -accurate_expm1(-jnp.where(zero, n, 0))
+    q = sigmoid(-z) * nothing
+    near = q < 0.5
+    apart = softplus(z) - jnp.maximum(z, -n) - jnp.log1p(jnp.exp(-jnp.abs(z + n)))
+    none = jnp.where(near, -jnp.log1p(-jnp.where(near, q, 0)), apart)
+    value = jnp.where(zero, none, n + softplus(z))
+    by_loss = jnp.where(zero, sigmoid(-z - n), 1)
+    by_logit = jnp.where(zero, -sigmoid(z + jnp.where(zero, n, 0)) * q, sigmoid(z))
+    return value, (by_loss, by_logit, None)

@@ -1,0 +1,200 @@
+"""The energy score: the ranked probability score of an ensemble of vectors."""
+
+from __future__ import annotations
+
+import math
+
+import jax
+import jax.numpy as jnp
+from jax.lax import stop_gradient
+
+from jaxloss._core.arguments import checks
+from jaxloss._core.arguments.checks import Interval, between
+from jaxloss._core.arguments.public import public
+from jaxloss._core.arguments.tail import Reduction
+from jaxloss._core.arguments.types import ArrayLike
+from jaxloss._core.devices import broadcast_to, whole
+from jaxloss._core.numerics.exact import scale_of, squarable
+from jaxloss._core.rule.analytic import pointwise
+from jaxloss.forecast._inputs import check_fairness, per_example
+
+
+@public(
+    static=("fairness",),
+    fairness=between(0, 1),
+    power=Interval(0, 2, open_minimum=True),
+)
+def energy_score_loss(
+    members: ArrayLike,
+    targets: ArrayLike,
+    *,
+    member_axis: int = -2,
+    axis: int = -1,
+    power: ArrayLike = 1.0,
+    fairness: ArrayLike = 1.0,
+    chunk_size: int | None = None,
+    where: ArrayLike | None = None,
+    weights: ArrayLike | None = None,
+    reduction: Reduction = "none",
+) -> jax.Array:
+    r"""Energy score of an ensemble of vectors, which judges their dependence too.
+
+    Choose it over `crps_ensemble_loss` where several values are forecast together, such
+    as a path in time, and the members have to fit together in all of them.
+
+    With $x_1, \dots, x_M$ the members, $y$ the target, $f$ the fairness, $p$ the power:
+
+    $$ \frac{1}{M} \sum_i \lVert x_i - y \rVert^p - \Big( \frac{1 - f}{2 M^2} +
+       \frac{f}{2 M (M - 1)} \Big) \sum_{i, j} \lVert x_i - x_j \rVert^p $$
+
+    Args:
+        members: Floating, `[..., M, D]` with the members along `member_axis` and the
+            components along `axis`, all in one unit.
+        targets: Real, in the same unit, broadcastable to the shape of `members` without
+            the members' axis, `[..., D]`.
+        member_axis: The axis of the members.
+        axis: The axis of the components of `members`.
+        power: In (0, 2], broadcastable to `[...]`. Below 2 the expected loss is least
+            for the distribution of the target alone, at 2 for any with its mean.
+        fairness: In [0, 1], broadcastable to `[...]`, as in `crps_ensemble_loss`. A
+            Python number is a constant of the compiled program.
+        chunk_size: How many members are compared with all members at once: memory grows
+            with it, and time may shrink. None chooses.
+        where: Boolean mask; False entries are excluded.
+        weights: Real weights per example.
+        reduction: "none", "sum" or "mean" (weighted).
+
+    Returns:
+        `[...]`, in the unit of the members to the power; a scalar if reduced.
+
+    Gradient:
+        That of the formula, where $\lVert d \rVert^p$ has the gradient
+        $p \lVert d \rVert^{p - 2} d$ in $d$ and $\lVert d \rVert^p \log \lVert d
+        \rVert$ in $p$, both 0 where $d$ is 0. Also for `fairness`.
+
+    Numerics:
+        The pairs come in blocks of `chunk_size` times M per example, which the backward
+        pass computes again. A traced fairness above 0 of one member and a traced power
+        outside (0, 2] give NaN, as an infinite member can.
+
+    Raises:
+        ValueError: If `fairness` or `power` is outside its range, the fairness of one
+            member is above 0, or `chunk_size` is below 1.
+
+    Example:
+        >>> import jaxloss as jl
+        >>> members = [[[0.0, 0.0], [3.0, 4.0], [0.0, 4.0]]]
+        >>> [f"{x:.4f}" for x in jl.energy_score_loss(members, [[0.0, 1.0]])]
+        ['0.7475']
+
+    References:
+        Tilmann Gneiting and Adrian E. Raftery, "Strictly Proper Scoring Rules,
+        Prediction, and Estimation", 2007,
+        https://doi.org/10.1198/016214506000001437, equation 22
+    """
+    x, y = _arrays(members, targets, member_axis, axis)
+    count = x.shape[-2]
+    check_fairness(fairness, count)
+    like = x[..., 0, 0]
+    p = per_example("power", power, like)
+    f = per_example("fairness", fairness, like)
+    tail = checks.tail(where, weights, reduction, shape=like.shape, dtype=x.dtype)
+    (x,) = tail.select(x, axes=(-2, -1))
+    (y,) = tail.select(y, axes=-1)
+    p, f = tail.select(p, f)
+    p = jnp.where((p > 0) & (p <= 2), p, jnp.nan)
+    each = jnp.expand_dims(p, -1)
+    error = jnp.sum(_power_of_norm(x - jnp.expand_dims(y, -2), each), axis=-1) / count
+    pairs = _sum_over_pairs(x, p, _rows_per_block(x.shape, chunk_size))
+    fair = 1 / (count * (count - 1)) if count != 1 else jnp.where(f > 0, jnp.nan, 0)
+    share = (1 - f) / (count * count) + f * fair
+    return tail.reduce(error - 0.5 * share * pairs)
+
+
+def _arrays(members, targets, member_axis, axis):
+    """Members `[..., M, D]` and targets `[..., D]`, checked."""
+    x, (axis,) = checks.class_array("members", members, axis, "component")
+    member_axis = checks.canonical_axis("member_axis", member_axis, x.ndim)
+    if member_axis == axis:
+        raise ValueError(
+            f"`member_axis` must differ from axis, got {member_axis} for both."
+        )
+    if x.shape[member_axis] == 0:
+        raise ValueError(f"`members` must have a member, got shape {x.shape}.")
+    y = checks.to_array("targets", targets)
+    dtype = checks.compute_dtype(x, y)
+    x, y = x.astype(dtype), y.astype(dtype)
+    alike = jax.lax.index_in_dim(x, 0, member_axis, keepdims=False)
+    checks.check_broadcast(
+        "targets", y.shape, "members without their axis", alike.shape
+    )
+    y = broadcast_to(y, alike)
+    x = jnp.moveaxis(x, (member_axis, axis), (-2, -1))
+    y = jnp.moveaxis(y, axis - (member_axis < axis), -1)
+    return whole(whole(x, -2), -1), whole(y, -1)
+
+
+# Norms of a vector divided by a number near its largest component neither over- nor
+# underflow. With r = |d|,
+#     d(r^p)/dd = p r^(p-1) d/r,     d(r^p)/dp = r^p log r,
+# 0 where d is 0.
+@pointwise
+def _power_of_norm_rule(p, d):
+    largest = stop_gradient(jnp.max(jnp.abs(d), axis=-1))
+    scale = scale_of(largest)
+    u = squarable(d, broadcast_to(jnp.expand_dims(1 / scale, -1), d))
+    square = jnp.sum(u * u, axis=-1)
+    zero = square == 0
+    length = jnp.sqrt(jnp.where(zero, 1, square))
+    norm = length * jnp.where(zero, 1, scale)
+    norm = jnp.where(jnp.isinf(largest), jnp.inf, norm)
+    value = jnp.where(zero, 0, norm**p)
+    slope = jnp.where(zero, 0, p * norm ** (p - 1) / length)
+    return value, (value * jnp.log(norm), jnp.expand_dims(slope, -1) * u)
+
+
+def _power_of_norm(d, p):
+    """|d|^p over the last axis; `p` broadcasts to the others."""
+    return _power_of_norm_rule(broadcast_to(p, d[..., 0]), d)
+
+
+_PAIRS = 1 << 22
+
+
+def _rows_per_block(shape, chunk_size):
+    """How many members a block compares with all others."""
+    if chunk_size is not None:
+        checks.check_integer("chunk_size", chunk_size)
+        if chunk_size < 1:
+            raise ValueError(f"`chunk_size` must be at least 1, got {chunk_size}.")
+        return chunk_size
+    if not all(isinstance(n, int) for n in shape):  # a symbolic size
+        return 1
+    return _PAIRS // max(math.prod(shape), 1)
+
+
+def _sum_over_pairs(x, p, rows):
+    """Σ_ij |x_i - x_j|^p, some members i at a time against all j."""
+    count = x.shape[-2]
+    columns, each = jnp.expand_dims(x, -3), jnp.expand_dims(p, (-2, -1))
+
+    def block(some):
+        d = jnp.expand_dims(some, -2) - columns
+        return jnp.sum(_power_of_norm(d, each), axis=(-2, -1))
+
+    rows = max(min(rows, count), 1)
+    if rows == count:
+        return block(x)
+    # Backward, each block is computed again: else all differences would be kept.
+    block = jax.checkpoint(block, prevent_cse=False)
+    whole_blocks = count - count % rows
+    parts = x[..., :whole_blocks, :]
+    parts = parts.reshape(*x.shape[:-2], whole_blocks // rows, rows, x.shape[-1])
+    total, _ = jax.lax.scan(
+        lambda total, some: (total + block(some), None),
+        jnp.zeros_like(x[..., 0, 0]),
+        jnp.moveaxis(parts, -3, 0),
+    )
+    if whole_blocks == count:
+        return total
+    return total + block(x[..., whole_blocks:, :])

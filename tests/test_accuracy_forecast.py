@@ -1,0 +1,233 @@
+"""Accuracy of the likelihoods of forecasts, over all dispersions and degrees."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import ulp
+from mpmath import mp, mpf
+from ulp import Accuracy
+
+import jaxloss as jl
+
+RNG = np.random.default_rng(0)
+# A dispersion of 0 in the definition, whose derivative in it is the limit's.
+SMALL = mpf("1e-70")
+
+
+def negative_binomial(m, k, a):
+    if min(m, k, a) < 0:
+        return mp.nan
+    if m == 0:
+        return mp.inf if k > 0 else mpf(0)
+    constant = mp.loggamma(k + 1)
+    if abs(a) < SMALL:
+        return constant + m - k * mp.log(m) - a * ((k - m) ** 2 - k) / 2
+    r = 1 / a
+    ways = mp.loggamma(k + r) - mp.loggamma(r) - constant
+    return -ways - r * mp.log(r / (r + m)) - k * mp.log(m / (r + m))
+
+
+def inflated(m, k, a, z):
+    likelihood = mp.exp(-negative_binomial(m, k, a))
+    share = 1 / (1 + mp.exp(-z))
+    return -mp.log(share * (k == 0) + (1 - share) * likelihood)
+
+
+def count_rows():
+    """All magnitudes beside each other, and counts near their mean."""
+    means = (1e-20, 1e-3, 0.7, 3, 50, 1e6, 3e10)
+    counts = (0, 1, 2, 5, 80, 1e6)
+    dispersions = (0, 1e-20, 1e-8, 1e-3, 0.3, 2, 1e4, 1e8)
+    rows = [(m, k, a) for m in means for k in counts for a in dispersions]
+    rows = [rows[i] for i in RNG.permutation(len(rows))[:150]]
+    for _ in range(120):
+        k = float(np.round(10 ** RNG.uniform(0, RNG.choice([1, 7]))))
+        m = k * float(np.exp(RNG.normal() * 10 ** RNG.uniform(-4, 0.5)))
+        rows.append((m, k, float(10 ** RNG.uniform(-10, 8))))
+    return rows
+
+
+def mean_terms(m, k, a):
+    return 1 / (1 + a * m), k / (m * (1 + a * m))
+
+
+def target_terms(m, k, a):
+    """log(1 + u), and what the likelihood of a count at its mean has as slope."""
+    odds = mp.log(k / m * (1 + a * m) / (1 + a * k)) if k else mp.log(m)
+    return odds, 1 / (2 * (k + 1)), a / (1 + a * k)
+
+
+def dispersion_terms(m, k, a):
+    w = (k - m) / (1 + a * m)
+    v = a * w
+    curve = mpf(1) / 2 if abs(v) < SMALL else (v - mp.log1p(v)) / v**2
+    few = (m * m / (1 + a * m), k * m / (1 + a * m))
+    return few if k <= 1 else (w * w * curve, k / (2 * (1 + a * k)))
+
+
+COUNTS = Accuracy(
+    jl.negative_binomial_nll_loss,
+    negative_binomial,
+    "means targets dispersions",
+    count_rows(),
+    slope_terms={0: mean_terms, 1: target_terms, 2: dispersion_terms},
+    bound=8,
+    # The second derivative in the mean, k/m², overflows at 1e-20.
+    curved=lambda m, k, a: m > 1e-15,
+)
+
+
+def inflation_rows():
+    logits = (-200, -30, -3, -0.1, 0, 2, 17, 90)
+    rows = [(m, k, a) for m in (1e-6, 0.7, 40, 1e6) for k in (0, 3) for a in (0, 0.3)]
+    return [(*row, float(RNG.choice(logits))) for row in rows for _ in range(3)]
+
+
+def logit_terms(m, k, a, z):
+    share = 1 / (1 + mp.exp(-z))
+    return (share,) if k else (share * (1 - share),)
+
+
+INFLATED = Accuracy(
+    lambda m, k, a, z: jl.negative_binomial_nll_loss(m, k, a, zero_inflation_logits=z),
+    inflated,
+    "means targets dispersions zero_inflation_logits",
+    inflation_rows(),
+    slope_terms={
+        0: lambda m, k, a, z: mean_terms(m, k, a),
+        2: lambda m, k, a, z: dispersion_terms(m, k, a),
+    },
+    # A count of 0 is a jump of the likelihood in the count.
+    flat=lambda *row: (1,),
+    bound=10,
+)
+
+
+def student_t(m, t, s, v):
+    if min(s, v) <= 0:
+        return mp.nan
+    return sum(student_t_terms(m, t, s, v))
+
+
+def student_t_terms(m, t, s, v):
+    """Three terms, of which the last has the other sign for large scales."""
+    if mp.isinf(v):
+        return ((m - t) / s) ** 2 / 2, mp.log(2 * mp.pi) / 2, mp.log(s)
+    constant = mp.loggamma(v / 2) - mp.loggamma((v + 1) / 2) + mp.log(mp.pi * v) / 2
+    tail = (v + 1) / 2 * mp.log1p(((m - t) / s) ** 2 / v)
+    return tail, constant, mp.log(s)
+
+
+def scale_terms(m, t, s, v):
+    x = (m - t) / s
+    return 1 / s, x * x / s if mp.isinf(v) else (v + 1) * x * x / (v + x * x) / s
+
+
+def degree_terms(m, t, s, v):
+    """The slope in b = 1/v has terms of both signs, those of the tail and of K."""
+    x, b = (m - t) / s, 1 / v
+    z = b * x * x
+    return b * z / (1 + z) / 2, b / (1 + b) * b / 4, (mp.log1p(z) - z / (1 + z)) / 2
+
+
+def student_t_rows():
+    targets = (0, 1e-20, 1e-3, 0.7, 1, 3, 50, 1e6, 1e20, 1e30)
+    scales, degrees = (1e-20, 1e-3, 1, 10, 1e6), (1e-8, 0.1, 1, 4.5, 30, 1e4, 1e8, 1e20)
+    rows = [(0.0, t, s, v) for t in targets for s in scales for v in degrees]
+    rows = [rows[i] for i in RNG.permutation(len(rows))[:150]]
+    for _ in range(100):
+        m, t, log_s = (float(x) for x in RNG.normal(size=3))
+        rows.append((m, t, float(np.exp(log_s)), float(10 ** RNG.uniform(-3, 6))))
+    return [*rows, *((0.5, t, 0.7, np.inf) for t in (0, 0.5, 2, 1e9))]
+
+
+STUDENT_T = Accuracy(
+    jl.student_t_nll_loss,
+    student_t,
+    "means targets scales degrees_of_freedom",
+    student_t_rows(),
+    terms=student_t_terms,
+    slope_terms={2: scale_terms, 3: degree_terms},
+    # The Gaussian is a limit in the degrees, where their slope is 0.
+    flat=lambda m, t, s, v: (3,) if mp.isinf(v) else (),
+    bound=8,
+    # Elsewhere a second derivative, 1/s² or x²/s², overflows.
+    curved=lambda m, t, s, v: 1e-4 < s < 1e5 and abs(m - t) < 1e6 and 1e-4 < v < 1e9,
+)
+
+CASES = {
+    "negative_binomial_nll_loss": COUNTS,
+    "zero inflation": INFLATED,
+    "student_t_nll_loss": STUDENT_T,
+}
+each = pytest.mark.parametrize("case", CASES.values(), ids=CASES.keys())
+# The rest of the zero-inflated loss is a softplus.
+each_alone = pytest.mark.parametrize(
+    "case",
+    [
+        pytest.param(c, id=n, marks=pytest.mark.exhaustive if "zero" in n else ())
+        for n, c in CASES.items()
+    ],
+)
+
+
+@each
+def test_value_and_slopes_are_within_units_of_the_last_place(case):
+    assert not ulp.over_bound(case)
+
+
+@pytest.mark.any_program
+@each_alone
+def test_second_derivatives_are_finite(case):
+    assert not ulp.not_finite(case)
+
+
+@each_alone
+def test_half_precision_is_a_rounding(case):
+    assert not ulp.halves(case, jnp.bfloat16)
+
+
+@pytest.mark.parametrize(
+    ("row", "expected"),
+    [
+        ((3.0, 5.0, 1e-8), 2.29443),
+        ((0.0, 0.0, 0.7), 0),
+        ((0.0, 2.0, 0.7), np.inf),
+        ((3.0, -1.0, 0.7), np.nan),
+        ((-3.0, 1.0, 0.7), np.nan),
+        ((3.0, 1.0, -0.7), np.nan),
+    ],
+)
+def test_negative_binomial_where_it_has_a_name(row, expected):
+    found = jl.negative_binomial_nll_loss(*row)
+    np.testing.assert_allclose(found, expected, rtol=2e-6)
+
+
+def test_infinite_degrees_are_the_gaussian_and_scale_0_is_a_limit():
+    m, t, s = jnp.zeros(4), jnp.array([0.0, 0.5, 3.0, 1e9]), 0.7
+    found = jl.student_t_nll_loss(m, t, s, jnp.inf)
+    expected = jl.gaussian_nll_loss(m, t, s**2, full=True)
+    np.testing.assert_allclose(found, expected, rtol=2e-6)
+    slope = jax.grad(jl.student_t_nll_loss, 3)(0.0, 3.0, s, jnp.inf)
+    assert slope == 0
+    assert jl.student_t_nll_loss(m[:2], t[:2], 0.0, 2.0).tolist() == [-np.inf, np.inf]
+    for s, v in ((-1.0, 2.0), (1.0, -2.0)):
+        assert np.isnan(jl.student_t_nll_loss(0.0, 1.0, s, v))
+
+
+def test_logarithms_of_means_do_not_leave_the_range():
+    """exp(±200) is no float32, and the likelihood is still one."""
+    rows = [(s * 200.0, k, a) for s in (1, -1) for k in (0, 3) for a in (1e-8, 0.4, 7)]
+    loss = jax.vmap(
+        jax.value_and_grad(
+            lambda m, k, a: jl.negative_binomial_nll_loss(m, k, a, log_input=True)
+        )
+    )
+    value, slope = loss(*(jnp.array(x) for x in zip(*rows, strict=True)))
+    for i, (log_m, *rest) in enumerate(rows):
+        m, (k, a) = mp.exp(log_m), map(mpf, rest)
+        true = float(negative_binomial(m, k, mpf(float(np.float32(a)))))
+        np.testing.assert_allclose(value[i], true, rtol=2e-6)
+        true = float((m - k) / (1 + mpf(float(np.float32(a))) * m))
+        np.testing.assert_allclose(slope[i], true, rtol=2e-6, atol=1e-30)
