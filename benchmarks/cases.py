@@ -17,6 +17,7 @@ import numpy as np
 import optax
 
 import jaxloss as jl
+from benchmarks import plain
 
 os.environ.setdefault("KERAS_BACKEND", "jax")
 
@@ -33,7 +34,7 @@ class Row:
     optax: Loss | None = None
     keras: Loss | None = None
     torch: Loss | None = None
-    # More peers; the first word of a name is the library's.
+    # More peers; the first word of a name is the library's, or "plain" for a formula.
     more: Mapping[str, Loss] = dataclasses.field(default_factory=dict)
     # What any way to value and gradient has to compute: no peer, but a measure.
     bare: Callable[..., Any] | None = None
@@ -52,7 +53,7 @@ class Row:
         return {
             name: loss
             for name, loss in {**named, **self.more}.items()
-            if loss is not None and installed(name.split()[0])
+            if loss is not None and (name == "plain" or installed(name.split()[0]))
         }
 
     def moving(self, name: str) -> tuple[int, ...]:
@@ -297,6 +298,15 @@ def _integer_row(examples, classes, floor, **options):
     )
 
 
+def _boxes(rng, shrink):
+    n = (1 << 20) // shrink
+    first = rng.random((2, n, 2), dtype=np.float32)
+    return tuple(
+        np.concatenate([x, x + rng.random((n, 2), dtype=np.float32)], axis=1)
+        for x in first
+    )
+
+
 ROWS = [
     Row(
         "binary cross entropy 16.8 M",
@@ -400,6 +410,12 @@ ROWS = [
         optax=mean(optax.losses.dice_loss),
         keras=_keras_dice,
         floor=0.95,
+    ),
+    Row(
+        "generalized box IoU 1 M",
+        _boxes,
+        ours(jl.generalized_box_iou_loss),
+        more={"plain": plain.generalized_box_iou},
     ),
 ]
 if hasattr(jl, "kl_divergence"):

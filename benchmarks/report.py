@@ -77,6 +77,7 @@ def _chart(report, path):
         "torch in chunks": "#56B4E9",
         "tokamax": "#CC79A7",
         "tokamax in chunks": "#E69F00",
+        "plain": "#999999",
     }
     figure, axes = plt.subplots(
         figsize=(8, 0.62 * len(results) + 1.2), layout="constrained"

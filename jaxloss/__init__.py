@@ -17,6 +17,11 @@ from jaxloss.binary.margin import (
     squared_hinge_loss,
 )
 from jaxloss.binary.sparsemax import sparsemax_loss
+from jaxloss.boxes.iou import (
+    complete_box_iou_loss,
+    distance_box_iou_loss,
+    generalized_box_iou_loss,
+)
 from jaxloss.custom import make_loss
 from jaxloss.divergence.jensen_shannon import jensen_shannon_divergence
 from jaxloss.divergence.relative_entropy import (
@@ -167,6 +172,10 @@ __all__ = [
     "jaccard_loss",
     "multiclass_generalized_dice_loss",
     "tversky_loss",
+    # boxes
+    "complete_box_iou_loss",
+    "distance_box_iou_loss",
+    "generalized_box_iou_loss",
     # vocabulary
     "adaptive_softmax_cross_entropy",
     "adaptive_softmax_log_probs",

@@ -92,6 +92,7 @@ def timed_inputs() -> dict[str, tuple[Any, ...]]:
         ),
         "Dice 8 x 256 x 256 x 8": pixels,
         "KL divergence 65536 x 1000": soft,
+        "generalized box IoU 1 M": (real(1 << 20, 4),) * 2,
     }
 
 

@@ -275,6 +275,36 @@ def forward_probability(*batch):
     return jax.nn.softmax(states)
 
 
+def descent(loss, box):
+    """A box in: where a descent takes it, and the loss on its way."""
+    target = jnp.array([4.2, 1.6, 7.0, 3.4])
+
+    @jax.jit
+    def steps(box):
+        def step(box, rate):
+            value, slope = jax.value_and_grad(loss)(box, target)
+            return box - rate * slope / jnp.linalg.norm(slope), (box, value)
+
+        return jax.lax.scan(step, box, jnp.linspace(0.2, 0, 401))[1]
+
+    def draw(figure):
+        left, right = figure.subplots(1, 2, width_ratios=[1.4, 1])
+        places, values = map(np.asarray, steps(jnp.array(box)))
+        for i in range(0, 401, 50):
+            outline(left, places[i], color=BLUE, lw=1.2, alpha=0.3 + 0.7 * i / 400)
+        outline(left, target, color=ORANGE, lw=1.7, ls="--")
+        left.set(xticks=[], yticks=[], aspect="equal", xlabel="boxes")
+        right.plot(values, **LINES[0])
+        right.set(title="loss", xlabel="step", ylim=(0, None))
+
+    return draw
+
+
+def outline(axes, box, **options):
+    x1, y1, x2, y2 = np.asarray(box)
+    axes.plot([x1, x2, x2, x1, x1], [y1, y1, y2, y2, y1], **options)
+
+
 def memory(of, in_full):
     """What 8192 examples of 256 features take beside them, forward and backward."""
     sizes = 2 ** jnp.arange(13, 19, 2)
@@ -944,6 +974,28 @@ SEGMENTATION = {
     "tversky_loss": Card(softmax_of_both(costly_misses), MISSES),
 }
 
+FAR = [0.3, 0.2, 2.0, 2.6]
+BOXES = {
+    "complete_box_iou_loss": Card(
+        descent(jl.complete_box_iou_loss, FAR),
+        "A small tall box at the lower left moves to a wide target at the upper right: "
+        "its outlines first cover the target and then shrink onto it, and the loss "
+        "falls to 0.",
+    ),
+    "distance_box_iou_loss": Card(
+        descent(jl.distance_box_iou_loss, FAR),
+        "A small tall box at the lower left grows towards a wide target at the upper "
+        "right while its center moves there; it covers the target, shrinks onto it, "
+        "and the loss falls to 0.",
+    ),
+    "generalized_box_iou_loss": Card(
+        descent(jl.generalized_box_iou_loss, FAR),
+        "A small tall box at the lower left stretches to a wide target at the upper "
+        "right, while its left edge stays; once it covers the target it shrinks onto "
+        "it, and the loss falls to 0.",
+    ),
+}
+
 FLAT = (
     "Temporary memory over the number of classes, from 8192 to 131,072: with full "
     "logits it grows to gibibytes, and in chunks, as here, it stays far below."
@@ -990,6 +1042,7 @@ CARDS = {
     **RANKING,
     **SEQUENCE,
     **SEGMENTATION,
+    **BOXES,
     **VOCABULARY,
     **CUSTOM,
 }
