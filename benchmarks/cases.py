@@ -298,6 +298,16 @@ def _integer_row(examples, classes, floor, **options):
     )
 
 
+def _lattices(rng, shrink):
+    n, frames, labels, classes = max(8 // shrink, 2), 200, 50, max(512 // shrink, 8)
+    return (
+        _normal(rng, n, frames, labels + 1, classes),
+        np.zeros((n, frames), np.float32),
+        rng.integers(1, classes, (n, labels), dtype=np.int32),
+        np.zeros((n, labels), np.float32),
+    )
+
+
 def _boxes(rng, shrink):
     n = (1 << 20) // shrink
     first = rng.random((2, n, 2), dtype=np.float32)
@@ -401,6 +411,12 @@ ROWS = [
         keras=_keras_ctc,
         torch=_torch_ctc,
         floor=1.0,
+    ),
+    Row(
+        "transducer 8 x 200 x 51 x 512",
+        _lattices,
+        ours(jl.transducer_loss),
+        more={"plain": plain.transducer},
     ),
     Row(
         "Dice 8 x 256 x 256 x 8",

@@ -91,6 +91,7 @@ from jaxloss.segmentation.dice import (
 )
 from jaxloss.segmentation.tversky import focal_tversky_loss, jaccard_loss, tversky_loss
 from jaxloss.sequence.ctc import ctc_loss, ctc_loss_with_forward_probs
+from jaxloss.sequence.transducer import transducer_loss
 from jaxloss.vocabulary.adaptive import (
     adaptive_softmax_cross_entropy,
     adaptive_softmax_log_probs,
@@ -165,6 +166,7 @@ __all__ = [
     # sequence
     "ctc_loss",
     "ctc_loss_with_forward_probs",
+    "transducer_loss",
     # segmentation
     "binary_dice_loss",
     "dice_loss",

@@ -90,6 +90,12 @@ def timed_inputs() -> dict[str, tuple[Any, ...]]:
             integer(16, 60),
             real(16, 60),
         ),
+        "transducer 8 x 200 x 51 x 512": (
+            real(8, 200, 51, 512),
+            real(8, 200),
+            integer(8, 50),
+            real(8, 50),
+        ),
         "Dice 8 x 256 x 256 x 8": pixels,
         "KL divergence 65536 x 1000": soft,
         "generalized box IoU 1 M": (real(1 << 20, 4),) * 2,

@@ -275,6 +275,23 @@ def forward_probability(*batch):
     return jax.nn.softmax(states)
 
 
+def lattice(figure):
+    """Frames that say c, a, t, in time: how probable a path is to pass each node."""
+    time = jnp.arange(24.0)[:, None]
+    spoken = 5 - ((time - jnp.array([4.0, 11.0, 19.0])) / 1.6) ** 2
+    following = jnp.pad(spoken, [(0, 0), (0, 1)], constant_values=-9.0)
+    blank, other = jnp.full_like(following, 2.0), jnp.zeros_like(following)
+    logits = jnp.stack([blank, following, other], axis=-1)
+    rest = jnp.zeros(24), jnp.array([1, 1, 1]), jnp.zeros(3)
+    gradient = jax.jit(jax.grad(lambda x: jl.transducer_loss(x, *rest)))(logits)
+    # The slope of a class that is never emitted is its share of the visits.
+    visits = gradient[..., 2] / jax.nn.softmax(logits)[..., 2]
+    axes = figure.subplots()
+    shade(axes, visits.T, aspect="auto", origin="lower")
+    axes.set_yticks(range(4), ["–", "c", "ca", "cat"])
+    axes.set(xlabel="frame", ylabel="emitted so far")
+
+
 def descent(loss, box):
     """A box in: where a descent takes it, and the loss on its way."""
     target = jnp.array([4.2, 1.6, 7.0, 3.4])
@@ -949,6 +966,12 @@ SEQUENCE = {
         spelling(7, ["–", "c", "–", "a", "–", "t", "–"], forward_probability),
         "The probability of each state of the alignment, frame by frame: a path "
         "descends from the first blank through c, a and t to the last blank.",
+    ),
+    "transducer_loss": Card(
+        lattice,
+        "The lattice of 24 frames and the letters emitted so far, darker where paths "
+        "are likely to pass: three steps lead up from no letter through c and ca to "
+        "cat, each within a few frames.",
     ),
 }
 

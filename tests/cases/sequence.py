@@ -75,10 +75,56 @@ def ctc(logits, logit_paddings, labels, label_paddings, blank_id=0, log_epsilon=
     return losses
 
 
+# Six lattices of three frames and two labels over four classes: padded frames, a label
+# twice, a padded one, no label, and models that are right and confidently wrong.
+_rng = np.random.default_rng(5)
+LATTICES = {
+    "logits": _rng.normal(size=(6, 3, 3, 4)).round(2),
+    "logit_paddings": np.array([[0, 0, 0], [0, 0, 1], [0, 1, 0]] * 2),
+    "labels": np.array([[1, 2], [3, 3], [2, 1], [1, 3], [2, 3], [3, 1]]),
+    "label_paddings": np.array([[0, 0], [0, 0], [0, 1], [1, 1], [0, 0], [0, 0]]),
+}
+LATTICES["logits"][4, ..., 0] += 3.5
+LATTICES["logits"][5] *= 4
+LATTICES["logits"][5] += 20
+# The same with the blank in another place: classes 0, 1, 2 and 3 become 2, 3, 0 and 1.
+TURNED_LATTICES = {
+    **LATTICES,
+    "logits": LATTICES["logits"][..., [2, 3, 0, 1]],
+    "labels": (LATTICES["labels"] + 2) % 4,
+}
+
+
+def transducer(logits, logit_paddings, labels, label_paddings, blank_id=0):
+    """The sum over all paths, one after the other."""
+    losses = np.zeros(logits.shape[:-3])
+    for i in np.ndindex(losses.shape):
+        nodes = logits[i][logit_paddings[i] == 0]
+        wanted = labels[i][: np.sum(label_paddings[i] == 0)]
+        top = nodes.max(-1, keepdims=True)
+        log_p = nodes - top - np.log(np.exp(nodes - top).sum(-1, keepdims=True))
+        frames, count = len(nodes), len(wanted)
+        scores = []
+        # The steps at which labels stand; the last step is a blank.
+        for steps in itertools.combinations(range(frames + count - 1), count):
+            t = u = 0
+            terms = []
+            for step in range(frames + count):
+                emits = step in steps
+                symbol = wanted[u] if emits else blank_id
+                terms.append(log_p[t, u, symbol])
+                t, u = (t, u + 1) if emits else (t + 1, u)
+            scores.append(math.fsum(terms))
+        best = max(scores)
+        losses[i] = -best - math.log(math.fsum(math.exp(s - best) for s in scores))
+    return losses
+
+
 def loss_of_forward_probs(*args, **kwargs):
     return jl.ctc_loss_with_forward_probs(*args, **kwargs)[0]
 
 
+PER_LATTICE = {"logits": 3, "logit_paddings": 1, "labels": 1, "label_paddings": 1}
 PER_SEQUENCE = {"logits": 2, "logit_paddings": 1, "labels": 1, "label_paddings": 1}
 
 # fmt: off
@@ -99,6 +145,16 @@ CASES = [
         name="ctc_loss_with_forward_probs",
         core=PER_SEQUENCE, domain={"log_epsilon": (-math.inf, 0.0)},
         invalid={"labels": (-1, 3)}, suspect={"logit_paddings": (2,)},
+    ),
+    Case(
+        jl.transducer_loss, transducer, LATTICES,
+        core=PER_LATTICE,
+        invalid={"labels": (-1, 4)}, suspect={"logit_paddings": (2,)},
+    ),
+    Case(
+        jl.transducer_loss, transducer, TURNED_LATTICES, options={"blank_id": 2},
+        variant="another blank", core=PER_LATTICE,
+        invalid={"labels": (-1, 4)}, suspect={"logit_paddings": (2,)},
     ),
 ]
 # fmt: on
