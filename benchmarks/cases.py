@@ -164,6 +164,11 @@ def _images(rng, shrink):
     return _normal(rng, 8, size, size, 8), np.eye(8, dtype=np.float32)[regions]
 
 
+def _labelled_images(rng, shrink):
+    logits, targets = _images(rng, shrink)
+    return logits, targets.argmax(-1).astype(np.int32)
+
+
 def _keras_dice(logits, targets):
     import keras
 
@@ -308,6 +313,21 @@ def _lattices(rng, shrink):
     )
 
 
+def _joint(rng, shrink):
+    n, frames, labels, features, classes = max(8 // shrink, 2), 400, 100, 512, 1024
+    if shrink > 1:
+        frames, labels, features, classes = 20, 5, 16, 16
+    kernel = _normal(rng, features, classes) / np.float32(features**0.5)
+    return (
+        _normal(rng, n, frames, features),
+        _normal(rng, n, labels + 1, features),
+        kernel,
+        rng.integers(1, classes, (n, labels), dtype=np.int32),
+        np.zeros((n, frames), np.float32),
+        np.zeros((n, labels), np.float32),
+    )
+
+
 def _boxes(rng, shrink):
     n = (1 << 20) // shrink
     first = rng.random((2, n, 2), dtype=np.float32)
@@ -419,6 +439,13 @@ ROWS = [
         more={"plain": plain.transducer},
     ),
     Row(
+        "linear transducer 8 x 400 x 101 x 512 x 1024",
+        _joint,
+        ours(jl.linear_transducer_loss),
+        more={"plain": plain.linear_transducer},
+        wrt=(0, 1, 2),
+    ),
+    Row(
         "Dice 8 x 256 x 256 x 8",
         _images,
         # One number an image, of which the mean is taken.
@@ -426,6 +453,12 @@ ROWS = [
         optax=mean(optax.losses.dice_loss),
         keras=_keras_dice,
         floor=0.95,
+    ),
+    Row(
+        "Lovász softmax 8 x 256 x 256 x 8",
+        _labelled_images,
+        mean(jl.lovasz_softmax_loss),
+        more={"plain": plain.lovasz_softmax},
     ),
     Row(
         "generalized box IoU 1 M",

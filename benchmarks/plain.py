@@ -33,3 +33,26 @@ def transducer(logits, frames, labels, unused):
     start = jnp.full_like(blank[0], -1e30).at[:, 0].set(0)
     end, _ = jax.lax.scan(frame, start, (blank, emitted))
     return -jnp.mean(end[:, -1])
+
+
+def linear_transducer(encodings, predictions, kernel, labels, frames, unused):
+    """The same of the logits of all nodes."""
+    states = jnp.tanh(encodings[:, :, None] + predictions[:, None])
+    return transducer(states @ kernel, frames, labels, unused)
+
+
+def lovasz_softmax(logits, labels):
+    """All classes at once, over the present ones, by differences of the index."""
+    count = logits.shape[-1]
+    p = jax.nn.softmax(logits).reshape(len(logits), -1, count)
+    hit = jax.nn.one_hot(labels.reshape(len(logits), -1), count)
+    errors = jnp.abs(hit - p)
+    order = jnp.argsort(-errors, axis=1)
+    errors = jnp.take_along_axis(errors, order, axis=1)
+    ranked = jnp.take_along_axis(hit, order, axis=1)
+    size = jnp.sum(ranked, axis=1, keepdims=True)
+    found = size - jnp.cumsum(ranked, axis=1)
+    index = 1 - found / jnp.maximum(size + jnp.cumsum(1 - ranked, axis=1), 1)
+    steps = jnp.diff(index, axis=1, prepend=jnp.zeros_like(size))
+    losses, present = jnp.sum(errors * steps, axis=1), size[:, 0] > 0
+    return jnp.mean(jnp.mean(losses, axis=1, where=present))

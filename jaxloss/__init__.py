@@ -89,8 +89,10 @@ from jaxloss.segmentation.dice import (
     dice_loss,
     multiclass_generalized_dice_loss,
 )
+from jaxloss.segmentation.lovasz import lovasz_hinge_loss, lovasz_softmax_loss
 from jaxloss.segmentation.tversky import focal_tversky_loss, jaccard_loss, tversky_loss
 from jaxloss.sequence.ctc import ctc_loss, ctc_loss_with_forward_probs
+from jaxloss.sequence.linear_transducer import linear_transducer_loss
 from jaxloss.sequence.transducer import transducer_loss
 from jaxloss.vocabulary.adaptive import (
     adaptive_softmax_cross_entropy,
@@ -166,12 +168,15 @@ __all__ = [
     # sequence
     "ctc_loss",
     "ctc_loss_with_forward_probs",
+    "linear_transducer_loss",
     "transducer_loss",
     # segmentation
     "binary_dice_loss",
     "dice_loss",
     "focal_tversky_loss",
     "jaccard_loss",
+    "lovasz_hinge_loss",
+    "lovasz_softmax_loss",
     "multiclass_generalized_dice_loss",
     "tversky_loss",
     # boxes

@@ -246,6 +246,12 @@ def softmax_of_both(loss):
     return mask(of_logits)
 
 
+def lovasz_of_both(logits, true):
+    """The Lovász-softmax loss of a region against a background with logits of 0."""
+    both = jnp.stack([jnp.zeros_like(logits), logits], axis=-1)
+    return jl.lovasz_softmax_loss(both[None], true[None].astype(int)).sum()
+
+
 def spelling(rows, names, of):
     """Frames that say c, a, t, in time: how probable a frame is to stand in a row."""
     time = jnp.arange(24.0)[:, None]
@@ -290,6 +296,35 @@ def lattice(figure):
     shade(axes, visits.T, aspect="auto", origin="lower")
     axes.set_yticks(range(4), ["–", "c", "ca", "cat"])
     axes.set(xlabel="frame", ylabel="emitted so far")
+
+
+def lattice_memory(figure):
+    """What 200 frames of 512 features and 1024 classes take, by number of labels."""
+    counts = [25, 50, 100, 200]
+
+    def gibibytes(loss, count):
+        real = [(4, 200, 512), (4, count + 1, 512), (512, 1024)]
+        real = [jax.ShapeDtypeStruct(shape, jnp.float32) for shape in real]
+        rest = jnp.ones((4, count), int), jnp.zeros((4, 200)), jnp.zeros((4, count))
+        step = jax.jit(jax.grad(lambda *x: loss(*x, *rest).sum(), (0, 1, 2)))
+        memory = step.lower(*real).compile().memory_analysis()
+        return memory.temp_size_in_bytes / 2**30
+
+    def in_full(f, g, kernel, labels, frames, unused):
+        logits = jnp.tanh(f[:, :, None] + g[:, None]) @ kernel
+        return jl.transducer_loss(logits, frames, labels, unused)
+
+    axes = figure.subplots()
+    for line, name, loss in zip(
+        LINES,
+        ["here", "logits in full"],
+        [jl.linear_transducer_loss, in_full],
+        strict=False,
+    ):
+        heights = [gibibytes(loss, count) for count in counts]
+        axes.plot(counts, heights, "o", ms=4, label=name, **line)
+    axes.set(xlabel="labels", ylabel="temporaries, GiB", xticks=counts)
+    figure.legend(loc="outside lower center", ncols=2)
 
 
 def descent(loss, box):
@@ -967,6 +1002,11 @@ SEQUENCE = {
         "The probability of each state of the alignment, frame by frame: a path "
         "descends from the first blank through c, a and t to the last blank.",
     ),
+    "linear_transducer_loss": Card(
+        lattice_memory,
+        "Temporary memory over the number of labels, from 25 to 200: with full logits "
+        "it grows to more than a gibibyte, and in chunks, as here, it stays near 0.",
+    ),
     "transducer_loss": Card(
         lattice,
         "The lattice of 24 frames and the letters emitted so far, darker where paths "
@@ -983,6 +1023,11 @@ MISSES = (
     "A predicted disc to the right of the true one: with a beta of 0.9 the loss pulls "
     "the logits inside the true outline up much more than it pulls those outside down."
 )
+RANKS = (
+    "A predicted disc to the right of the true one: the loss pulls logits up inside "
+    "the true outline and down outside it, where they are wrong, more strongly the "
+    "larger the error is among all errors."
+)
 SEGMENTATION = {
     "binary_dice_loss": Card(
         mask(lambda x, true: jl.binary_dice_loss(x[None], true[None]).sum()),
@@ -991,6 +1036,11 @@ SEGMENTATION = {
     "dice_loss": Card(softmax_of_both(jl.dice_loss), OVERLAP),
     "focal_tversky_loss": Card(softmax_of_both(jl.focal_tversky_loss), OVERLAP),
     "jaccard_loss": Card(softmax_of_both(jl.jaccard_loss), OVERLAP),
+    "lovasz_hinge_loss": Card(
+        mask(lambda x, true: jl.lovasz_hinge_loss(x[None], true[None]).sum()),
+        RANKS,
+    ),
+    "lovasz_softmax_loss": Card(mask(lovasz_of_both), RANKS),
     "multiclass_generalized_dice_loss": Card(
         softmax_of_both(jl.multiclass_generalized_dice_loss), OVERLAP
     ),

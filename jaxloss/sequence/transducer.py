@@ -13,8 +13,8 @@ from jaxloss._core.arguments.tail import Reduction
 from jaxloss._core.arguments.types import ArrayLike
 from jaxloss._core.compilers import number_in_a_pass
 from jaxloss._core.rule.analytic import analytic
-from jaxloss._core.softmax import is_class, maximum, widen
-from jaxloss.sequence._inputs import blank_class, unpadded
+from jaxloss._core.softmax import maximum, widen
+from jaxloss.sequence._inputs import lattice, places_of, reached
 from jaxloss.sequence._lattice import (
     Nodes,
     emissions,
@@ -106,14 +106,8 @@ def transducer_loss(
             "`logits` must have axes of frames, of labels and of classes, "
             f"got shape {logits.shape}."
         )
-    *batch, frame_count, places, classes = logits.shape
-    batch = tuple(batch)
-    labels = label_array(labels, places)
-    shape = (*batch, places - 1)
-    checks.check_broadcast("labels", labels.shape, "the batch's labels", shape)
-    labels = jnp.broadcast_to(labels, shape)
-    blank = blank_class(blank_id, classes)
-    possible = True
+    batch, classes = logits.shape[:-3], logits.shape[-1]
+    possible = None
     if where is not None:
         where = checks.to_mask("where", where)
         if where.ndim == logits.ndim:
@@ -124,40 +118,17 @@ def transducer_loss(
             where = jnp.any(possible, axis=-1)
     dtype = checks.compute_dtype(logits)
     tail = checks.tail(where, weights, reduction, shape=batch, dtype=dtype)
-    tail = tail.spread(batch)
-    to = "logits without labels and classes"
-    frames = unpadded("logit_paddings", logit_paddings, to, (*batch, frame_count), tail)
-    frames = frames & possible
-    counts = unpadded("label_paddings", label_paddings, "labels", shape, tail)
-    lengths = jnp.sum(counts, axis=-1, dtype=jnp.int32)
-
-    known = is_class(logits, labels, -1)
-    used = _places(labels) < lengths[..., None]
-    valid = jnp.all(known | ~used, axis=-1)
-    labels = checks.check_values(
-        "labels", labels, tail.counts(valid), f"in [0, {classes})"
-    )
-    # The way on from behind the last label is the blank's alone.
-    ways = jnp.where(known & used, labels.astype(jnp.int32), blank)
-    ways = jnp.pad(ways, [(0, 0)] * len(batch) + [(0, 1)], constant_values=blank)
+    given = lattice(
+        "logits", logits.shape[:-1], classes, tail.spread(batch),
+        logit_paddings, labels, label_paddings, blank_id, possible,
+    )  # fmt: skip
     top = maximum(logits, -1)
-    logits = tail.guard(widen(logits), (-3, -2, -1))
-    options = {"blank": blank, "axis": (-3, -2, -1)}
-    loss = _transducer(logits, top, ways, frames, lengths, **options)
-    return tail.reduce(jnp.where(valid, loss, jnp.nan))
-
-
-def label_array(labels, places):
-    """The labels, of which the lattice has one fewer than places."""
-    labels = checks.integer_array("labels", labels)
-    if not places:
-        raise ValueError("`logits` must have U + 1 places for U labels, got 0.")
-    if not labels.ndim or labels.shape[-1] != places - 1:
-        raise ValueError(
-            f"`labels` must have {places - 1} labels on the last axis, one fewer than "
-            f"`logits` has places, got shape {labels.shape}."
-        )
-    return labels
+    logits = given.tail.guard(widen(logits), (-3, -2, -1))
+    loss = _transducer(
+        logits, top, given.ways, given.frames, given.lengths,
+        blank=given.blank, axis=(-3, -2, -1),
+    )  # fmt: skip
+    return given.tail.reduce(jnp.where(given.valid, loss, jnp.nan))
 
 
 # With γ_b and γ_y the posterior counts of the two ways out of a node, which occur with
@@ -172,7 +143,7 @@ def label_array(labels, places):
 def _transducer_forward(logits, top, ways, frames, lengths, *, blank, axis):
     del axis  # only the decorator `analytic` uses it
     sums, picked = _node_sums(logits, top, ways, frames, lengths, blank)
-    has_label = (_places(ways) < lengths[..., None])[..., None, :]
+    has_label = (places_of(ways) < lengths[..., None])[..., None, :]
     by_blank, by_label = (emissions(x, sums.top, sums.total) for x in picked)
     nodes = Nodes(by_blank, by_label.where(has_label), sums.others / sums.total)
     proper = ~jnp.any(sums.same & has_label, axis=(-2, -1))
@@ -257,12 +228,3 @@ def _exponentials(logits, top, ways, active, blank):
     counts = active[..., None] & ~(at_blank | at_label)
     top = top[..., None]
     return at_blank, at_label, jnp.exp(jnp.where(counts, logits, -jnp.inf) - top)
-
-
-def reached(ways, frames, lengths):
-    """True at the nodes of a path: neither in a padded frame nor behind the labels."""
-    return frames[..., None] & (_places(ways) <= lengths[..., None])[..., None, :]
-
-
-def _places(ways):
-    return jax.lax.broadcasted_iota(jnp.int32, ways.shape, ways.ndim - 1)

@@ -3,6 +3,7 @@
 import itertools
 import math
 
+import jax
 import numpy as np
 
 import jaxloss as jl
@@ -120,11 +121,36 @@ def transducer(logits, logit_paddings, labels, label_paddings, blank_id=0):
     return losses
 
 
+# The features of the frames, and those after each number of labels.
+JOINT = {
+    "encodings": _rng.normal(size=(6, 3, 2)).round(2),
+    "predictions": _rng.normal(size=(6, 3, 2)).round(2),
+    **{n: LATTICES[n] for n in ("labels", "logit_paddings", "label_paddings")},
+}
+KERNEL = _rng.normal(size=(2, 4)).round(2)
+BIAS = _rng.normal(size=4).round(2)
+
+
+def linear_transducer(
+    encodings, predictions, kernel, labels, logit_paddings, label_paddings, bias=None,
+    activation=np.tanh, blank_id=0, class_axis=-1, chunk_size=None,
+):  # fmt: skip
+    states = encodings[..., :, None, :] + predictions[..., None, :, :]
+    states = np.tanh(states) if activation is np.tanh else 1 / (1 + np.exp(-states))
+    logits = states @ (kernel.T if class_axis == 0 else kernel)
+    logits = logits if bias is None else logits + bias
+    return transducer(logits, logit_paddings, labels, label_paddings, blank_id)
+
+
 def loss_of_forward_probs(*args, **kwargs):
     return jl.ctc_loss_with_forward_probs(*args, **kwargs)[0]
 
 
 PER_LATTICE = {"logits": 3, "logit_paddings": 1, "labels": 1, "label_paddings": 1}
+PER_JOINT = {
+    "encodings": 2, "predictions": 2,
+    "labels": 1, "logit_paddings": 1, "label_paddings": 1,
+}  # fmt: skip
 PER_SEQUENCE = {"logits": 2, "logit_paddings": 1, "labels": 1, "label_paddings": 1}
 
 # fmt: off
@@ -154,6 +180,21 @@ CASES = [
     Case(
         jl.transducer_loss, transducer, TURNED_LATTICES, options={"blank_id": 2},
         variant="another blank", core=PER_LATTICE,
+        invalid={"labels": (-1, 4)}, suspect={"logit_paddings": (2,)},
+    ),
+    Case(
+        jl.linear_transducer_loss, linear_transducer, JOINT, {"kernel": KERNEL},
+        core=PER_JOINT,
+        invalid={"labels": (-1, 4)}, suspect={"logit_paddings": (2,)},
+    ),
+    Case(
+        jl.linear_transducer_loss, linear_transducer, JOINT,
+        {"kernel": KERNEL.T, "bias": BIAS},
+        {
+            "activation": jax.nn.sigmoid, "blank_id": 2, "class_axis": 0,
+            "chunk_size": 36,
+        },
+        variant="all options", core=PER_JOINT,
         invalid={"labels": (-1, 4)}, suspect={"logit_paddings": (2,)},
     ),
 ]
