@@ -17,6 +17,7 @@ import numpy as np
 import optax
 
 import jaxloss as jl
+from benchmarks import plain
 
 os.environ.setdefault("KERAS_BACKEND", "jax")
 
@@ -33,7 +34,7 @@ class Row:
     optax: Loss | None = None
     keras: Loss | None = None
     torch: Loss | None = None
-    # More peers; the first word of a name is the library's.
+    # More peers; the first word of a name is the library's, or "plain" for a formula.
     more: Mapping[str, Loss] = dataclasses.field(default_factory=dict)
     # What any way to value and gradient has to compute: no peer, but a measure.
     bare: Callable[..., Any] | None = None
@@ -52,7 +53,7 @@ class Row:
         return {
             name: loss
             for name, loss in {**named, **self.more}.items()
-            if loss is not None and installed(name.split()[0])
+            if loss is not None and (name == "plain" or installed(name.split()[0]))
         }
 
     def moving(self, name: str) -> tuple[int, ...]:
@@ -161,6 +162,11 @@ def _images(rng, shrink):
     size = max(256 // shrink, 4)
     regions = rng.integers(0, 8, (8, size, size))
     return _normal(rng, 8, size, size, 8), np.eye(8, dtype=np.float32)[regions]
+
+
+def _labelled_images(rng, shrink):
+    logits, targets = _images(rng, shrink)
+    return logits, targets.argmax(-1).astype(np.int32)
 
 
 def _keras_dice(logits, targets):
@@ -381,6 +387,40 @@ def _integer_row(examples, classes, floor, **options):
     )
 
 
+def _lattices(rng, shrink):
+    n, frames, labels, classes = max(8 // shrink, 2), 200, 50, max(512 // shrink, 8)
+    return (
+        _normal(rng, n, frames, labels + 1, classes),
+        np.zeros((n, frames), np.float32),
+        rng.integers(1, classes, (n, labels), dtype=np.int32),
+        np.zeros((n, labels), np.float32),
+    )
+
+
+def _joint(rng, shrink):
+    n, frames, labels, features, classes = max(8 // shrink, 2), 400, 100, 512, 1024
+    if shrink > 1:
+        frames, labels, features, classes = 20, 5, 16, 16
+    kernel = _normal(rng, features, classes) / np.float32(features**0.5)
+    return (
+        _normal(rng, n, frames, features),
+        _normal(rng, n, labels + 1, features),
+        kernel,
+        rng.integers(1, classes, (n, labels), dtype=np.int32),
+        np.zeros((n, frames), np.float32),
+        np.zeros((n, labels), np.float32),
+    )
+
+
+def _boxes(rng, shrink):
+    n = (1 << 20) // shrink
+    first = rng.random((2, n, 2), dtype=np.float32)
+    return tuple(
+        np.concatenate([x, x + rng.random((n, 2), dtype=np.float32)], axis=1)
+        for x in first
+    )
+
+
 ROWS = [
     Row(
         "binary cross entropy 16.8 M",
@@ -509,6 +549,19 @@ ROWS = [
         floor=1.0,
     ),
     Row(
+        "transducer 8 x 200 x 51 x 512",
+        _lattices,
+        ours(jl.transducer_loss),
+        more={"plain": plain.transducer},
+    ),
+    Row(
+        "linear transducer 8 x 400 x 101 x 512 x 1024",
+        _joint,
+        ours(jl.linear_transducer_loss),
+        more={"plain": plain.linear_transducer},
+        wrt=(0, 1, 2),
+    ),
+    Row(
         "Dice 8 x 256 x 256 x 8",
         _images,
         # One number an image, of which the mean is taken.
@@ -516,6 +569,18 @@ ROWS = [
         optax=mean(optax.losses.dice_loss),
         keras=_keras_dice,
         floor=0.95,
+    ),
+    Row(
+        "Lovász softmax 8 x 256 x 256 x 8",
+        _labelled_images,
+        mean(jl.lovasz_softmax_loss),
+        more={"plain": plain.lovasz_softmax},
+    ),
+    Row(
+        "generalized box IoU 1 M",
+        _boxes,
+        ours(jl.generalized_box_iou_loss),
+        more={"plain": plain.generalized_box_iou},
     ),
 ]
 if hasattr(jl, "kl_divergence"):

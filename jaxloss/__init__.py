@@ -17,6 +17,11 @@ from jaxloss.binary.margin import (
     squared_hinge_loss,
 )
 from jaxloss.binary.sparsemax import sparsemax_loss
+from jaxloss.boxes.iou import (
+    complete_box_iou_loss,
+    distance_box_iou_loss,
+    generalized_box_iou_loss,
+)
 from jaxloss.custom import make_loss
 from jaxloss.divergence.jensen_shannon import jensen_shannon_divergence
 from jaxloss.divergence.relative_entropy import (
@@ -89,8 +94,11 @@ from jaxloss.segmentation.dice import (
     dice_loss,
     multiclass_generalized_dice_loss,
 )
+from jaxloss.segmentation.lovasz import lovasz_hinge_loss, lovasz_softmax_loss
 from jaxloss.segmentation.tversky import focal_tversky_loss, jaccard_loss, tversky_loss
 from jaxloss.sequence.ctc import ctc_loss, ctc_loss_with_forward_probs
+from jaxloss.sequence.linear_transducer import linear_transducer_loss
+from jaxloss.sequence.transducer import transducer_loss
 from jaxloss.vocabulary.adaptive import (
     adaptive_softmax_cross_entropy,
     adaptive_softmax_log_probs,
@@ -171,13 +179,21 @@ __all__ = [
     # sequence
     "ctc_loss",
     "ctc_loss_with_forward_probs",
+    "linear_transducer_loss",
+    "transducer_loss",
     # segmentation
     "binary_dice_loss",
     "dice_loss",
     "focal_tversky_loss",
     "jaccard_loss",
+    "lovasz_hinge_loss",
+    "lovasz_softmax_loss",
     "multiclass_generalized_dice_loss",
     "tversky_loss",
+    # boxes
+    "complete_box_iou_loss",
+    "distance_box_iou_loss",
+    "generalized_box_iou_loss",
     # vocabulary
     "adaptive_softmax_cross_entropy",
     "adaptive_softmax_log_probs",

@@ -21,6 +21,7 @@ holds for the new loss or fails by its name; `pytest -k huber_loss` runs one los
 
 from cases import (
     binary,
+    boxes,
     custom,
     divergence,
     embedding,
@@ -48,6 +49,7 @@ CASES = [
     *ranking.CASES,
     *segmentation.CASES,
     *sequence.CASES,
+    *boxes.CASES,
     *vocabulary.CASES,
     *custom.CASES,
 ]

@@ -20,7 +20,8 @@ ROOT = Path(__file__).parent.parent
 SOURCES = ROOT / "jaxloss"
 
 FAMILIES = ["regression", "binary", "multiclass", "divergence", "embedding"]
-FAMILIES += ["forecast", "ranking", "sequence", "segmentation", "vocabulary", "custom"]
+FAMILIES += ["forecast", "ranking", "sequence", "segmentation", "boxes", "vocabulary"]
+FAMILIES += ["custom"]
 
 # What `import jaxloss` may add to `import jax`, in seconds of this process: other
 # processes of the suite run at the same time.

@@ -95,8 +95,24 @@ def timed_inputs() -> dict[str, tuple[Any, ...]]:
             integer(16, 60),
             real(16, 60),
         ),
+        "transducer 8 x 200 x 51 x 512": (
+            real(8, 200, 51, 512),
+            real(8, 200),
+            integer(8, 50),
+            real(8, 50),
+        ),
+        "linear transducer 8 x 400 x 101 x 512 x 1024": (
+            real(8, 400, 512),
+            real(8, 101, 512),
+            real(512, 1024),
+            integer(8, 100),
+            real(8, 400),
+            real(8, 100),
+        ),
         "Dice 8 x 256 x 256 x 8": pixels,
+        "Lovász softmax 8 x 256 x 256 x 8": (pixels[0], integer(8, 256, 256)),
         "KL divergence 65536 x 1000": soft,
+        "generalized box IoU 1 M": (real(1 << 20, 4),) * 2,
     }
 
 

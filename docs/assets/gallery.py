@@ -246,6 +246,12 @@ def softmax_of_both(loss):
     return mask(of_logits)
 
 
+def lovasz_of_both(logits, true):
+    """The Lovász-softmax loss of a region against a background with logits of 0."""
+    both = jnp.stack([jnp.zeros_like(logits), logits], axis=-1)
+    return jl.lovasz_softmax_loss(both[None], true[None].astype(int)).sum()
+
+
 def spelling(rows, names, of):
     """Frames that say c, a, t, in time: how probable a frame is to stand in a row."""
     time = jnp.arange(24.0)[:, None]
@@ -273,6 +279,53 @@ def forward_probability(*batch):
     emitted = jnp.pad(emitted, [(0, 0), (0, 0), (0, 1)], constant_values=-jnp.inf)
     states = jnp.stack([blanks[:, 0], emitted[:, 0]], axis=-1).reshape(24, -1)[:, :-1]
     return jax.nn.softmax(states)
+
+
+def lattice(figure):
+    """Frames that say c, a, t, in time: how probable a path is to pass each node."""
+    time = jnp.arange(24.0)[:, None]
+    spoken = 5 - ((time - jnp.array([4.0, 11.0, 19.0])) / 1.6) ** 2
+    following = jnp.pad(spoken, [(0, 0), (0, 1)], constant_values=-9.0)
+    blank, other = jnp.full_like(following, 2.0), jnp.zeros_like(following)
+    logits = jnp.stack([blank, following, other], axis=-1)
+    rest = jnp.zeros(24), jnp.array([1, 1, 1]), jnp.zeros(3)
+    gradient = jax.jit(jax.grad(lambda x: jl.transducer_loss(x, *rest)))(logits)
+    # The slope of a class that is never emitted is its share of the visits.
+    visits = gradient[..., 2] / jax.nn.softmax(logits)[..., 2]
+    axes = figure.subplots()
+    shade(axes, visits.T, aspect="auto", origin="lower")
+    axes.set_yticks(range(4), ["–", "c", "ca", "cat"])
+    axes.set(xlabel="frame", ylabel="emitted so far")
+
+
+def descent(loss, box):
+    """A box in: where a descent takes it, and the loss on its way."""
+    target = jnp.array([4.2, 1.6, 7.0, 3.4])
+
+    @jax.jit
+    def steps(box):
+        def step(box, rate):
+            value, slope = jax.value_and_grad(loss)(box, target)
+            return box - rate * slope / jnp.linalg.norm(slope), (box, value)
+
+        return jax.lax.scan(step, box, jnp.linspace(0.2, 0, 401))[1]
+
+    def draw(figure):
+        left, right = figure.subplots(1, 2, width_ratios=[1.4, 1])
+        places, values = map(np.asarray, steps(jnp.array(box)))
+        for i in range(0, 401, 50):
+            outline(left, places[i], color=BLUE, lw=1.2, alpha=0.3 + 0.7 * i / 400)
+        outline(left, target, color=ORANGE, lw=1.7, ls="--")
+        left.set(xticks=[], yticks=[], aspect="equal", xlabel="boxes")
+        right.plot(values, **LINES[0])
+        right.set(title="loss", xlabel="step", ylim=(0, None))
+
+    return draw
+
+
+def outline(axes, box, **options):
+    x1, y1, x2, y2 = np.asarray(box)
+    axes.plot([x1, x2, x2, x1, x1], [y1, y1, y2, y2, y1], **options)
 
 
 def memory(of, in_full):
@@ -1016,6 +1069,18 @@ SEQUENCE = {
         "The probability of each state of the alignment, frame by frame: a path "
         "descends from the first blank through c, a and t to the last blank.",
     ),
+    "linear_transducer_loss": Card(
+        lattice,
+        "The lattice that the loss sums over, of 24 frames and the letters emitted so "
+        "far: three steps lead up from no letter to cat, and the logits of all nodes "
+        "never stand in memory at once.",
+    ),
+    "transducer_loss": Card(
+        lattice,
+        "The lattice of 24 frames and the letters emitted so far, darker where paths "
+        "are likely to pass: three steps lead up from no letter through c and ca to "
+        "cat, each within a few frames.",
+    ),
 }
 
 OVERLAP = (
@@ -1026,6 +1091,11 @@ MISSES = (
     "A predicted disc to the right of the true one: with a beta of 0.9 the loss pulls "
     "the logits inside the true outline up much more than it pulls those outside down."
 )
+RANKS = (
+    "A predicted disc to the right of the true one: the loss pulls logits up inside "
+    "the true outline and down outside it, where they are wrong, more strongly the "
+    "larger the error is among all errors."
+)
 SEGMENTATION = {
     "binary_dice_loss": Card(
         mask(lambda x, true: jl.binary_dice_loss(x[None], true[None]).sum()),
@@ -1034,10 +1104,37 @@ SEGMENTATION = {
     "dice_loss": Card(softmax_of_both(jl.dice_loss), OVERLAP),
     "focal_tversky_loss": Card(softmax_of_both(jl.focal_tversky_loss), OVERLAP),
     "jaccard_loss": Card(softmax_of_both(jl.jaccard_loss), OVERLAP),
+    "lovasz_hinge_loss": Card(
+        mask(lambda x, true: jl.lovasz_hinge_loss(x[None], true[None]).sum()),
+        RANKS,
+    ),
+    "lovasz_softmax_loss": Card(mask(lovasz_of_both), RANKS),
     "multiclass_generalized_dice_loss": Card(
         softmax_of_both(jl.multiclass_generalized_dice_loss), OVERLAP
     ),
     "tversky_loss": Card(softmax_of_both(costly_misses), MISSES),
+}
+
+FAR = [0.3, 0.2, 2.0, 2.6]
+BOXES = {
+    "complete_box_iou_loss": Card(
+        descent(jl.complete_box_iou_loss, FAR),
+        "A small tall box at the lower left moves to a wide target at the upper right: "
+        "its outlines first cover the target and then shrink onto it, and the loss "
+        "falls to 0.",
+    ),
+    "distance_box_iou_loss": Card(
+        descent(jl.distance_box_iou_loss, FAR),
+        "A small tall box at the lower left grows towards a wide target at the upper "
+        "right while its center moves there; it covers the target, shrinks onto it, "
+        "and the loss falls to 0.",
+    ),
+    "generalized_box_iou_loss": Card(
+        descent(jl.generalized_box_iou_loss, FAR),
+        "A small tall box at the lower left stretches to a wide target at the upper "
+        "right, while its left edge stays; once it covers the target it shrinks onto "
+        "it, and the loss falls to 0.",
+    ),
 }
 
 FLAT = (
@@ -1087,6 +1184,7 @@ CARDS = {
     **RANKING,
     **SEQUENCE,
     **SEGMENTATION,
+    **BOXES,
     **VOCABULARY,
     **CUSTOM,
 }

@@ -12,8 +12,8 @@ from jaxloss._core.arguments import checks
 from jaxloss._core.arguments.classes import mask_classes, per_class
 from jaxloss._core.arguments.tail import reduce_loss, weigh
 from jaxloss._core.compilers import times_complement, times_one_minus
+from jaxloss._core.numerics.exact import share
 from jaxloss._core.numerics.probability import sigmoid
-from jaxloss._core.rule.analytic import pointwise
 from jaxloss._core.softmax import softmax
 
 
@@ -99,22 +99,10 @@ def tversky_per_class(pixels, axis, alpha, beta, smooth):
     alpha = parameter("alpha", alpha, hit)
     beta = parameter("beta", beta, hit)
     smooth = parameter("smooth", smooth, hit)
-    loss = _share(alpha * extra + beta * missed, hit + smooth)
+    loss = share(alpha * extra + beta * missed, hit + smooth)
     if counts is not None:
         counts = jnp.any(checks.broadcast_to(counts, p), axis=axes)
     return loss, counts
-
-
-# f = a/(a + b) has df/da = b/(a + b)² and df/db = -a/(a + b)². JAX's derivative of
-# a/(a + b) is 1/(a + b) - a/(a + b)², which cancels where a is much larger than b.
-# 0/0 is 0: a class that is neither predicted nor present has no wrong pixels.
-@pointwise
-def _share(a, b):
-    total = a + b
-    none = total == 0
-    inverse = 1 / jnp.where(none, 1, total)
-    value = a * inverse
-    return value, ((b * inverse) * inverse, -value * inverse)
 
 
 def reduce_classes(

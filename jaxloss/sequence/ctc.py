@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import operator
 from typing import NamedTuple
 
 import jax
@@ -15,6 +14,7 @@ from jaxloss._core.arguments.tail import HARMLESS, Reduction, Tail
 from jaxloss._core.arguments.types import ArrayLike
 from jaxloss._core.softmax import is_class, widen
 from jaxloss.sequence._alignment import ctc, log_alphas, positions
+from jaxloss.sequence._inputs import blank_class, unpadded
 
 
 @public(log_epsilon=Interval(maximum=0))
@@ -227,7 +227,7 @@ def _arguments(
     shape = (*batch, labels.shape[-1])
     checks.check_broadcast("labels", labels.shape, "the batch's labels", shape)
     labels = jnp.broadcast_to(labels, shape)
-    blank = _blank(blank_id, classes)
+    blank = blank_class(blank_id, classes)
     dtype = checks.compute_dtype(logits)
     possible = True
     if where is not None:
@@ -237,9 +237,9 @@ def _arguments(
     tail = checks.tail(where, weights, reduction, shape=batch, dtype=dtype)
     tail = tail.spread(batch)
     to = "logits without classes"
-    frames = _counts("logit_paddings", logit_paddings, to, logits.shape[:-1], tail)
+    frames = unpadded("logit_paddings", logit_paddings, to, logits.shape[:-1], tail)
     frames = frames & possible
-    counts = _counts("label_paddings", label_paddings, "labels", shape, tail)
+    counts = unpadded("label_paddings", label_paddings, "labels", shape, tail)
 
     lengths = jnp.sum(counts, axis=-1, dtype=jnp.int32)
     known = is_class(logits, labels, -1)
@@ -262,29 +262,6 @@ def _drop_classes(logits, mask):
     mask = jnp.broadcast_to(mask, logits.shape)
     frames = jnp.any(mask, axis=-1)
     return jnp.where(mask, logits, -jnp.inf), frames, jnp.any(frames, axis=-1)
-
-
-def _blank(blank_id, classes):
-    try:
-        blank = operator.index(blank_id)
-    except TypeError as error:
-        raise TypeError(f"`blank_id` must be an int, got {blank_id!r}.") from error
-    if not 0 <= blank < classes:
-        raise ValueError(f"`blank_id` must be in [0, {classes}), got {blank}.")
-    return blank
-
-
-def _counts(name, paddings, to, shape, tail):
-    """Checks padding indicators: True where they are 0, in sequences not excluded."""
-    paddings = checks.to_array(name, paddings)
-    checks.check_broadcast(name, paddings.shape, to, shape)
-    padded = paddings.astype(bool)
-    known = paddings == padded.astype(paddings.dtype)
-    if tail.keep is not None:
-        padded = padded | ~tail.keep[..., None]
-    known = jnp.all(jnp.broadcast_to(known, shape), axis=-1)
-    padded = checks.check_values(name, padded, tail.counts(known), "0 or 1")
-    return jnp.broadcast_to(~padded, shape)
 
 
 def _log_zero(log_epsilon, batch):

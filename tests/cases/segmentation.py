@@ -88,6 +88,52 @@ def binary(predictions, targets, smooth=1.0, apply_sigmoid=True, **parameters):
     )
 
 
+LABELS = TARGETS.argmax(-1)
+
+
+def lovasz(errors, region, weights):
+    """One region: each further pixel, from the largest error on, is a mistake more."""
+    order = sorted(range(len(errors)), key=lambda i: -errors[i])
+    wrong = np.zeros(len(errors), bool)
+    loss = before = 0.0
+    for i in order:
+        wrong[i] = True
+        either = weights[wrong | region].sum()
+        index = weights[wrong].sum() / either if either else 0.0
+        loss += errors[i] * (index - before)
+        before = index
+    return loss
+
+
+def lovasz_softmax(
+    logits, labels, weights=None, classes="present", ignore_index=None, reduction="mean"
+):
+    p, count = probabilities(logits), logits.shape[-1]
+    losses, counted = np.zeros((len(p), count)), np.zeros((len(p), count), bool)
+    for n, c in np.ndindex(len(p), count):
+        keep = (labels[n] != ignore_index).ravel()
+        own = (labels[n].ravel() == c)[keep]
+        w = np.ones(len(keep)) if weights is None else weights[n].ravel()
+        w, errors = w[keep], abs(own - p[n, ..., c].ravel()[keep])
+        present = own[w > 0].any() if classes == "present" else classes == "all"
+        asked = present if isinstance(classes, str) else c in classes
+        counted[n, c] = w.sum() > 0 and asked
+        losses[n, c] = lovasz(errors, own, w) if counted[n, c] else 0
+    if reduction == "none":
+        return losses
+    total = losses.sum(-1)
+    return total if reduction == "sum" else total / np.maximum(counted.sum(-1), 1)
+
+
+def lovasz_hinge(logits, labels, weights=None, reduction="mean"):
+    losses = []
+    for n, x in enumerate(logits):
+        w = np.ones(x.size) if weights is None else weights[n].ravel()
+        errors = np.maximum(1 - x * (2 * labels[n] - 1), 0).ravel()
+        losses.append(lovasz(errors, labels[n].ravel() == 1, w))
+    return np.array(losses)
+
+
 IMAGES = {"predictions": LOGITS, "targets": TARGETS}
 WEIGHTED = {**IMAGES, "weights": PIXEL_WEIGHTS}
 IMAGE = {
@@ -107,7 +153,39 @@ DOMAIN = {
     "gamma": NON_NEGATIVE,
 }
 
+LABELLED = {"logits": LOGITS, "labels": LABELS}
+LABELLED_IMAGE = {
+    "core": {"logits": 3, "labels": 2, "weights": 2},
+    "tail": False,
+    "default_reduction": "mean",
+    "independent": False,
+}
+
 CASES = [
+    Case(
+        jl.lovasz_softmax_loss, lovasz_softmax, LABELLED,
+        **LABELLED_IMAGE, invalid={"labels": (-1, 4)},
+    ),
+    Case(
+        jl.lovasz_softmax_loss, lovasz_softmax, {**LABELLED, "weights": PIXEL_WEIGHTS},
+        options={"classes": (0, 1, 3), "ignore_index": 2, "reduction": "sum"},
+        variant="all options",
+        **LABELLED_IMAGE, domain=DOMAIN, invalid={"labels": (-1, 4)},
+    ),
+    Case(
+        jl.lovasz_softmax_loss, lovasz_softmax, {**LABELLED, "weights": PIXEL_WEIGHTS},
+        options={"classes": "all", "reduction": "none"}, variant="by class",
+        **LABELLED_IMAGE, domain=DOMAIN, invalid={"labels": (-1, 4)},
+    ),
+    Case(
+        jl.lovasz_hinge_loss, lovasz_hinge,
+        {
+            "logits": MASK_LOGITS[..., 0], "labels": MASKS[..., 0].astype(int),
+            "weights": PIXEL_WEIGHTS,
+        },
+        **{**LABELLED_IMAGE, "core": {"logits": 2, "labels": 2, "weights": 2}},
+        domain=DOMAIN, invalid={"labels": (-1, 2)},
+    ),
     Case(jl.dice_loss, tversky, IMAGES, options=AXES, **IMAGE, domain=DOMAIN),
     Case(
         jl.dice_loss, tversky, WEIGHTED,

@@ -3,6 +3,7 @@
 import itertools
 import math
 
+import jax
 import numpy as np
 
 import jaxloss as jl
@@ -75,10 +76,81 @@ def ctc(logits, logit_paddings, labels, label_paddings, blank_id=0, log_epsilon=
     return losses
 
 
+# Six lattices of three frames and two labels over four classes: padded frames, a label
+# twice, a padded one, no label, and models that are right and confidently wrong.
+_rng = np.random.default_rng(5)
+LATTICES = {
+    "logits": _rng.normal(size=(6, 3, 3, 4)).round(2),
+    "logit_paddings": np.array([[0, 0, 0], [0, 0, 1], [0, 1, 0]] * 2),
+    "labels": np.array([[1, 2], [3, 3], [2, 1], [1, 3], [2, 3], [3, 1]]),
+    "label_paddings": np.array([[0, 0], [0, 0], [0, 1], [1, 1], [0, 0], [0, 0]]),
+}
+LATTICES["logits"][4, ..., 0] += 3.5
+LATTICES["logits"][5] *= 4
+LATTICES["logits"][5] += 20
+# The same with the blank in another place: classes 0, 1, 2 and 3 become 2, 3, 0 and 1.
+TURNED_LATTICES = {
+    **LATTICES,
+    "logits": LATTICES["logits"][..., [2, 3, 0, 1]],
+    "labels": (LATTICES["labels"] + 2) % 4,
+}
+
+
+def transducer(logits, logit_paddings, labels, label_paddings, blank_id=0):
+    """The sum over all paths, one after the other."""
+    losses = np.zeros(logits.shape[:-3])
+    for i in np.ndindex(losses.shape):
+        nodes = logits[i][logit_paddings[i] == 0]
+        wanted = labels[i][: np.sum(label_paddings[i] == 0)]
+        top = nodes.max(-1, keepdims=True)
+        log_p = nodes - top - np.log(np.exp(nodes - top).sum(-1, keepdims=True))
+        frames, count = len(nodes), len(wanted)
+        scores = []
+        # The steps at which labels stand; the last step is a blank.
+        for steps in itertools.combinations(range(frames + count - 1), count):
+            t = u = 0
+            terms = []
+            for step in range(frames + count):
+                emits = step in steps
+                symbol = wanted[u] if emits else blank_id
+                terms.append(log_p[t, u, symbol])
+                t, u = (t, u + 1) if emits else (t + 1, u)
+            scores.append(math.fsum(terms))
+        best = max(scores)
+        losses[i] = -best - math.log(math.fsum(math.exp(s - best) for s in scores))
+    return losses
+
+
+# The features of the frames, and those after each number of labels.
+JOINT = {
+    "encodings": _rng.normal(size=(6, 3, 2)).round(2),
+    "predictions": _rng.normal(size=(6, 3, 2)).round(2),
+    **{n: LATTICES[n] for n in ("labels", "logit_paddings", "label_paddings")},
+}
+KERNEL = _rng.normal(size=(2, 4)).round(2)
+BIAS = _rng.normal(size=4).round(2)
+
+
+def linear_transducer(
+    encodings, predictions, kernel, labels, logit_paddings, label_paddings, bias=None,
+    activation=np.tanh, blank_id=0, class_axis=-1, chunk_size=None,
+):  # fmt: skip
+    states = encodings[..., :, None, :] + predictions[..., None, :, :]
+    states = np.tanh(states) if activation is np.tanh else 1 / (1 + np.exp(-states))
+    logits = states @ (kernel.T if class_axis == 0 else kernel)
+    logits = logits if bias is None else logits + bias
+    return transducer(logits, logit_paddings, labels, label_paddings, blank_id)
+
+
 def loss_of_forward_probs(*args, **kwargs):
     return jl.ctc_loss_with_forward_probs(*args, **kwargs)[0]
 
 
+PER_LATTICE = {"logits": 3, "logit_paddings": 1, "labels": 1, "label_paddings": 1}
+PER_JOINT = {
+    "encodings": 2, "predictions": 2,
+    "labels": 1, "logit_paddings": 1, "label_paddings": 1,
+}  # fmt: skip
 PER_SEQUENCE = {"logits": 2, "logit_paddings": 1, "labels": 1, "label_paddings": 1}
 
 # fmt: off
@@ -99,6 +171,31 @@ CASES = [
         name="ctc_loss_with_forward_probs",
         core=PER_SEQUENCE, domain={"log_epsilon": (-math.inf, 0.0)},
         invalid={"labels": (-1, 3)}, suspect={"logit_paddings": (2,)},
+    ),
+    Case(
+        jl.transducer_loss, transducer, LATTICES,
+        core=PER_LATTICE,
+        invalid={"labels": (-1, 4)}, suspect={"logit_paddings": (2,)},
+    ),
+    Case(
+        jl.transducer_loss, transducer, TURNED_LATTICES, options={"blank_id": 2},
+        variant="another blank", core=PER_LATTICE,
+        invalid={"labels": (-1, 4)}, suspect={"logit_paddings": (2,)},
+    ),
+    Case(
+        jl.linear_transducer_loss, linear_transducer, JOINT, {"kernel": KERNEL},
+        core=PER_JOINT,
+        invalid={"labels": (-1, 4)}, suspect={"logit_paddings": (2,)},
+    ),
+    Case(
+        jl.linear_transducer_loss, linear_transducer, JOINT,
+        {"kernel": KERNEL.T, "bias": BIAS},
+        {
+            "activation": jax.nn.sigmoid, "blank_id": 2, "class_axis": 0,
+            "chunk_size": 36,
+        },
+        variant="all options", core=PER_JOINT,
+        invalid={"labels": (-1, 4)}, suspect={"logit_paddings": (2,)},
     ),
 ]
 # fmt: on

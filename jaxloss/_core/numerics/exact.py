@@ -161,6 +161,18 @@ def quotient(a: jax.Array, b: jax.Array):
     return ratio, (1 / b, -ratio / b)
 
 
+# f = a/(a + b) has df/da = b/(a + b)² and df/db = -a/(a + b)². JAX's derivative of
+# a/(a + b) is 1/(a + b) - a/(a + b)², which cancels where a is much larger than b.
+@pointwise
+def share(a: jax.Array, b: jax.Array):
+    """a/(a + b) for a, b >= 0, with 0/0 = 0: the share that a has of both."""
+    total = a + b
+    none = total == 0
+    inverse = 1 / jnp.where(none, 1, total)
+    value = a * inverse
+    return value, ((b * inverse) * inverse, -value * inverse)
+
+
 def minus_product(a: jax.Array, b: jax.Array, c: jax.Array) -> jax.Array:
     """a - b·c within 2 ulp of the larger term, also where b·c overflows."""
     taken = b * c

@@ -73,10 +73,12 @@ class Scaled:
         return Scaled(pad(self.mantissa, 0), pad(self.exponent, -jnp.inf))
 
     def value(self) -> jax.Array:
-        """A product of at most 1 in floating point; less than B^-1.5 is 0."""
-        small = jnp.where(self.exponent == -1, 1 / _BASE, 0)
-        factor = jnp.where(self.exponent == 0, 1, small)
-        return self.mantissa * factor.astype(self.mantissa.dtype)
+        """A product of at most 1 in floating point; less than B^-2 is 0."""
+        # In two factors, since 1/B² alone would be flushed to 0.
+        near = jnp.where(self.exponent >= -2, 1 / _BASE, 0)
+        first = jnp.where(self.exponent == 0, 1, near).astype(self.mantissa.dtype)
+        second = jnp.where(self.exponent == -2, 1 / _BASE, 1)
+        return (self.mantissa * first) * second.astype(self.mantissa.dtype)
 
 
 def exp(x: jax.Array, lost: jax.Array | float = 0.0) -> Scaled:

@@ -1,0 +1,58 @@
+"""Textbook forms of losses that no timed library has, each the mean over a batch."""
+
+import jax
+import jax.numpy as jnp
+
+
+def generalized_box_iou(boxes, targets):
+    """The textbook form, as in torchvision."""
+    low = jnp.maximum(boxes[:, :2], targets[:, :2])
+    high = jnp.minimum(boxes[:, 2:], targets[:, 2:])
+    common = jnp.prod(jnp.maximum(high - low, 0), axis=-1)
+    areas = jnp.prod(boxes[:, 2:] - boxes[:, :2], axis=-1)
+    union = areas + jnp.prod(targets[:, 2:] - targets[:, :2], axis=-1) - common
+    outer = jnp.maximum(boxes[:, 2:], targets[:, 2:])
+    hull = jnp.prod(outer - jnp.minimum(boxes[:, :2], targets[:, :2]), axis=-1)
+    iou = common / (union + 1e-7)
+    return jnp.mean(1 - iou + (hull - union) / (hull + 1e-7))
+
+
+def transducer(logits, frames, labels, unused):
+    """In log space, frame by frame, without padding; blank 0."""
+    log_p = jax.nn.log_softmax(logits)
+    index = jnp.pad(labels, [(0, 0), (0, 1)])[:, None, :, None]
+    blank = jnp.moveaxis(log_p[..., 0], 1, 0)
+    label = jnp.moveaxis(jnp.take_along_axis(log_p, index, -1)[..., 0], 1, 0)
+    emitted = jnp.cumsum(jnp.pad(label[..., :-1], [(0, 0), (0, 0), (1, 0)]), axis=-1)
+
+    def frame(before, ways):
+        blank, emitted = ways
+        after = jax.lax.cumlogsumexp(before - emitted, axis=1) + emitted
+        return after + blank, None
+
+    start = jnp.full_like(blank[0], -1e30).at[:, 0].set(0)
+    end, _ = jax.lax.scan(frame, start, (blank, emitted))
+    return -jnp.mean(end[:, -1])
+
+
+def linear_transducer(encodings, predictions, kernel, labels, frames, unused):
+    """The same of the logits of all nodes."""
+    states = jnp.tanh(encodings[:, :, None] + predictions[:, None])
+    return transducer(states @ kernel, frames, labels, unused)
+
+
+def lovasz_softmax(logits, labels):
+    """All classes at once, over the present ones, by differences of the index."""
+    count = logits.shape[-1]
+    p = jax.nn.softmax(logits).reshape(len(logits), -1, count)
+    hit = jax.nn.one_hot(labels.reshape(len(logits), -1), count)
+    errors = jnp.abs(hit - p)
+    order = jnp.argsort(-errors, axis=1)
+    errors = jnp.take_along_axis(errors, order, axis=1)
+    ranked = jnp.take_along_axis(hit, order, axis=1)
+    size = jnp.sum(ranked, axis=1, keepdims=True)
+    found = size - jnp.cumsum(ranked, axis=1)
+    index = 1 - found / jnp.maximum(size + jnp.cumsum(1 - ranked, axis=1), 1)
+    steps = jnp.diff(index, axis=1, prepend=jnp.zeros_like(size))
+    losses, present = jnp.sum(errors * steps, axis=1), size[:, 0] > 0
+    return jnp.mean(jnp.mean(losses, axis=1, where=present))
