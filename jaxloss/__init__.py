@@ -17,6 +17,9 @@ from jaxloss.binary.margin import (
     squared_hinge_loss,
 )
 from jaxloss.binary.sparsemax import sparsemax_loss
+from jaxloss.contrast.info_nce import info_nce_loss
+from jaxloss.contrast.siglip import siglip_loss
+from jaxloss.contrast.supervised import supervised_contrastive_loss
 from jaxloss.custom import make_loss
 from jaxloss.divergence.jensen_shannon import jensen_shannon_divergence
 from jaxloss.divergence.relative_entropy import (
@@ -155,6 +158,10 @@ __all__ = [
     "ntxent",
     "triplet_margin_loss",
     "triplet_margin_with_distance_loss",
+    # contrast
+    "info_nce_loss",
+    "siglip_loss",
+    "supervised_contrastive_loss",
     # ranking
     "ranking_softmax_loss",
     # sequence

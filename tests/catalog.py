@@ -21,6 +21,7 @@ holds for the new loss or fails by its name; `pytest -k huber_loss` runs one los
 
 from cases import (
     binary,
+    contrast,
     custom,
     divergence,
     embedding,
@@ -43,6 +44,7 @@ CASES = [
     *margin.CASES,
     *divergence.CASES,
     *embedding.CASES,
+    *contrast.CASES,
     *ranking.CASES,
     *segmentation.CASES,
     *sequence.CASES,
