@@ -17,6 +17,8 @@ from jaxloss.binary.margin import (
     squared_hinge_loss,
 )
 from jaxloss.binary.sparsemax import sparsemax_loss
+from jaxloss.contrast.arcface import arcface_loss
+from jaxloss.contrast.decorrelation import barlow_twins_loss, vicreg_loss
 from jaxloss.contrast.info_nce import info_nce_loss
 from jaxloss.contrast.siglip import siglip_loss
 from jaxloss.contrast.supervised import supervised_contrastive_loss
@@ -159,9 +161,12 @@ __all__ = [
     "triplet_margin_loss",
     "triplet_margin_with_distance_loss",
     # contrast
+    "arcface_loss",
+    "barlow_twins_loss",
     "info_nce_loss",
     "siglip_loss",
     "supervised_contrastive_loss",
+    "vicreg_loss",
     # ranking
     "ranking_softmax_loss",
     # sequence

@@ -407,6 +407,189 @@ def test_gradients_of_scale_and_bias_are_sums_of_both_signs():
         assert error < 4 * 2**-24
 
 
+def test_arcface_is_finite_at_every_angle_and_grows_with_it():
+    """0 and pi included, where the derivative of an arccosine is infinite."""
+    angles = np.linspace(0, np.pi, 721)
+    x = np.stack([np.cos(angles), np.sin(angles), 0 * angles], -1)
+    x[[0, -1]] = [[1, 0, 0], [-1, 0, 0]]
+    prototypes = jnp.array([[1.0, 0.0, 0.0], [0.0, 0.0, 1.0]])
+
+    @jax.jit
+    def run(x, prototypes):
+        def total(x, prototypes):
+            each = jl.arcface_loss(x, prototypes, 0, scale=4.0)
+            return jnp.sum(each), each
+
+        return jax.grad(total, (0, 1), has_aux=True)(x, prototypes)
+
+    (slope, of_prototypes), each = run(jnp.float32(x), prototypes)
+    assert np.all(np.diff(each) > -1e-6)
+    assert np.isfinite(slope).all()
+    assert np.isfinite(of_prototypes).all()
+    # d loss / d angle, along the tangent: 4 (1 - p) sin(angle + margin).
+    tangent = np.stack([-np.sin(angles), np.cos(angles), 0 * angles], -1)
+    inner = angles + 0.5 < np.pi
+    t = np.where(inner, np.cos(angles + 0.5), np.cos(angles) - 0.5 * np.sin(0.5))
+    miss = 1 / (1 + np.exp(4 * t))
+    expected = 4 * miss * np.where(inner, np.sin(angles + 0.5), np.sin(angles))
+    found = np.sum(slope * tangent, -1)
+    np.testing.assert_allclose(found[1:-1], expected[1:-1], rtol=3e-5, atol=1e-6)
+    assert not np.any(slope[[0, -1], 1])
+
+
+@pytest.mark.parametrize("angle", [1e-6, np.pi - 1e-6])
+def test_arcface_keeps_the_slope_near_parallel_vectors(angle):
+    """The slope is that of the margin: its limit at an angle of 0 is not 0."""
+    x = jnp.float32([np.cos(angle), np.sin(angle)])
+
+    def loss(x):
+        return jl.arcface_loss(x, jnp.eye(2)[:1], 0)
+
+    # With one class alone the loss is 0; beside another the slope is 64 (1 - p) sin m.
+    assert loss(x) == 0
+    both = jnp.array([[1.0, 0.0], [-1.0, 0.0]])
+    slope = jax.grad(lambda x: jl.arcface_loss(x, both, 0, scale=1.0))(x)
+    if angle < 1:
+        miss = 1 / (1 + np.exp(1 + np.cos(0.5)))
+        np.testing.assert_allclose(slope[1], miss * np.sin(0.5), rtol=1e-5)
+    else:
+        assert abs(slope[1]) < 1e-5
+
+
+def test_a_zero_vector_has_cosine_0_in_arcface():
+    prototypes = jnp.array([[1.0, 2.0], [0.5, -1.0], [0.0, 0.0]])
+
+    def loss(x, y):
+        return jl.arcface_loss(x, prototypes, y, scale=2.0)
+
+    value, slope = jax.value_and_grad(loss)(jnp.zeros(2), 0)
+    t = -2 * np.sin(0.5)
+    np.testing.assert_allclose(value, np.log(np.exp(t) + 2) - t, rtol=1e-6)
+    assert not np.any(slope)
+    assert np.isfinite(jax.grad(loss)(jnp.ones(2), 2)).all()
+
+
+@pytest.mark.parametrize("reduction", ["none", "mean"])
+def test_classes_over_devices_have_the_derivatives_of_one_device(reduction):
+    draw = np.random.default_rng(6)
+    x, prototypes = draw.normal(size=(6, 3)), draw.normal(size=(16, 3))
+    labels = np.int32([0, 15, 3, 8, 7, 99])
+    real = {
+        "embeddings": x, "prototypes": prototypes, "angular_margin": 0.4,
+        "cosine_margin": 0.1, "scale": 3.0, "weights": draw.uniform(0.5, 2, 6),
+    }  # fmt: skip
+    real["weights"][5] = 0  # whose label is out of range
+    real = jax.tree.map(jnp.float32, real)
+    direction = jax.tree.map(lambda v: jnp.float32(draw.normal(size=v.shape)), real)
+    direction["weights"] = direction["weights"].at[5].set(0)
+    mesh = jax.make_mesh((8,), ("model",), (AxisType.Auto,))
+    specs = {name: P("model") if name == "prototypes" else P() for name in real}
+    ct = jnp.linspace(-1, 2, 6 if reduction == "none" else 1)
+
+    def one(real, **options):
+        return jl.arcface_loss(**real, labels=labels, reduction=reduction, **options)
+
+    split = jax.shard_map(
+        functools.partial(one, axis_name="model"),
+        mesh=mesh, in_specs=(specs,), out_specs=P(),
+    )  # fmt: skip
+
+    @jax.jit
+    def derivatives(real, direction):
+        return [
+            derivatives_of(lambda r, f=f: jnp.sum(ct * f(r)), real, direction)
+            for f in (split, one)
+        ]
+
+    found, expected = derivatives(real, direction)
+    for part in (found, expected):  # the derivative by the weight is the loss, NaN
+        for name in ("gradient", "second"):
+            part[name][1].pop("weights")
+    assert_close(found, expected, 2e-5)
+
+
+VIEW_LOSSES = {"barlow": jl.barlow_twins_loss, "vicreg": jl.vicreg_loss}
+each_view_loss = pytest.mark.parametrize("name", VIEW_LOSSES)
+
+
+@pytest.mark.parametrize("kind", ["shard_map", AxisType.Auto, AxisType.Explicit])
+@each_view_loss
+def test_views_over_devices_have_one_value_and_the_gradient_of_the_batch(name, kind):
+    loss = VIEW_LOSSES[name]
+    draw = np.random.default_rng(7)
+    x, y = jnp.float32(draw.normal(size=(2, 16, 5)))
+    keep = np.arange(16) % 5 != 1  # not as many on each device
+    auto = AxisType.Auto if kind == "shard_map" else kind
+    mesh = jax.make_mesh((8,), ("data",), (auto,))
+
+    def step(x, y, keep, axis_name=None):
+        def one(x, y):
+            return loss(x, y, where=keep, axis_name=axis_name)
+
+        return jax.value_and_grad(one, (0, 1))(x, y)
+
+    expected = jax.jit(step)(x, y, keep)
+    if kind == "shard_map":
+        found = jax.jit(
+            jax.shard_map(
+                functools.partial(step, axis_name="data"),
+                mesh=mesh,
+                in_specs=P("data"),
+                out_specs=(P(), P("data")),
+            )
+        )(x, y, keep)
+    else:
+        with jax.set_mesh(mesh):
+            placed = jax.device_put((x, y, keep), NamedSharding(mesh, P("data")))
+            found = jax.jit(step)(*placed)
+    assert_close(found, expected, 1e-5)
+
+
+@each_view_loss
+def test_constant_features_have_finite_gradients(name):
+    loss = VIEW_LOSSES[name]
+    draw = np.random.default_rng(8)
+    x, y = np.float32(draw.normal(size=(2, 7, 3)))
+    x[:, 1] = 0.1
+    step = jax.jit(jax.value_and_grad(lambda x, e: loss(x, y, epsilon=e), (0, 1)))
+    for epsilon in (1e-4, 0.0):
+        value, (slope, _) = step(x, epsilon)
+        assert np.isfinite(value)
+        assert np.isfinite(slope).all()
+    if name == "barlow":
+        assert not np.any(slope[:, 1])
+    empty = jax.value_and_grad(lambda x: loss(x, y, where=np.zeros(7, bool)))(x)
+    for leaf in empty:
+        assert not np.any(leaf)
+    spoiled = np.array(x)
+    spoiled[2] = np.nan
+    keep = np.arange(7) != 2
+    found = jax.value_and_grad(lambda x: loss(x, y, where=keep))(spoiled)
+    clean = jax.value_and_grad(lambda x: loss(x, y[keep]))(x[keep])
+    assert_close((found[0], found[1][keep]), clean, 1e-5)
+    assert not np.any(found[1][2])
+
+
+@pytest.mark.parametrize("scale", [1e-30, 1.0, 1e30])
+@pytest.mark.parametrize("features", [3, 20])
+def test_barlow_twins_keep_the_digits_of_views_that_agree(scale, features):
+    draw = np.random.default_rng(9)
+    x = draw.normal(size=(8, features))
+    x, y = (
+        np.float32(scale * x),
+        np.float32(scale * (x + 1e-4 * draw.normal(size=x.shape))),
+    )
+    wide = np.float64(x), np.float64(y)
+
+    def definition(x, y):
+        a, b = ((z - z.mean(0)) / z.std(0) for z in (x, y))
+        return np.sum((1 - np.mean(a * b, 0)) ** 2)
+
+    found = jl.barlow_twins_loss(x, y, off_diagonal_weight=0.0, epsilon=0.0)
+    assert definition(*wide) < 1e-14
+    np.testing.assert_allclose(found, definition(*wide), rtol=2e-2)
+
+
 def message(call):
     with pytest.raises((ValueError, TypeError)) as error:
         call()
@@ -426,6 +609,13 @@ def test_bad_arguments_are_named():
         ),
         "`labels` must have one label per example, shape (4,), got shape (4, 1).": (
             lambda: jl.supervised_contrastive_loss(x, labels[:, None])
+        ),
+        "`x` must have at least two examples, got shape (1, 3).": lambda: (
+            jl.vicreg_loss(x[:1], x[:1])
+        ),
+        "`prototypes` must have the shape (classes, features) with the 3 features of "
+        "`embeddings`, got shape (3, 5); for a kernel [D, C] pass `prototypes.T`.": (
+            lambda: jl.arcface_loss(x, jnp.ones((3, 5)), labels)
         ),
         "`chunk_size` must be in [1, inf], got 0.": lambda: jl.siglip_loss(
             x, x, chunk_size=0

@@ -226,6 +226,13 @@ def towers(loss):
     return draw
 
 
+def of_angle(angle, margin):
+    """ArcFace at an angle from the label's prototype, at a right angle to another."""
+    x = jnp.stack([jnp.cos(angle), jnp.sin(angle), jnp.zeros_like(angle)])
+    prototypes = jnp.array([[1.0, 0.0, 0.0], [0.0, 0.0, 1.0]])
+    return jl.arcface_loss(x, prototypes, 0, angular_margin=margin, scale=4.0)
+
+
 def mask(loss):
     """A region and its prediction in: where the loss pulls the logit of each pixel."""
     row, column = jnp.mgrid[:24, :24]
@@ -858,6 +865,28 @@ EMBEDDING = {
         pulls(lambda x, labels: jl.circle_loss(x, labels, gamma=8.0)),
         "Eight points of three classes on a circle: arrows pull points of one class "
         "together and push neighbours of another class away.",
+    ),
+    "arcface_loss": Card(
+        curves(
+            jnp.linspace(0, jnp.pi, 181),
+            of_angle,
+            "angle to the prototype",
+            "margin",
+            (0.0, 0.3, 0.6),
+        ),
+        "The loss over the angle to the label's prototype, at a right angle to another "
+        "class: a larger margin gives a larger loss, which grows up to the opposite "
+        "direction, with a jump where angle and margin exceed pi.",
+    ),
+    "barlow_twins_loss": Card(
+        towers(lambda x, y: jl.barlow_twins_loss(x, y, off_diagonal_weight=0.3)),
+        "Two views of four examples on a circle, joined by lines: arrows bring the two "
+        "views of an example together in each coordinate, measured by its deviation.",
+    ),
+    "vicreg_loss": Card(
+        towers(lambda x, y: jl.vicreg_loss(x, y, invariance=2.0, variance=4.0)),
+        "Two views of four examples on a circle, joined by lines: arrows bring the two "
+        "views of an example together, and push all away from the mean of the view.",
     ),
     "siglip_loss": Card(
         towers(lambda x, y: jl.siglip_loss(x, y, logit_scale=3.0, logit_bias=-1.0)),

@@ -80,7 +80,7 @@ def batch_of(
     n = x.shape[0]
     if axis_name is not None:
         for name, array in arrays.items():
-            _check_spread(name, array, axis_name)
+            check_spread(name, array, axis_name)
     tail = checks.tail(where, weights, reduction, shape=(n,), dtype=dtype).spread((n,))
     position = jnp.arange(n, dtype=jnp.int32)
     if axis_name is not None:
@@ -93,7 +93,7 @@ def batch_of(
         finite = jnp.all(jnp.isfinite(queries), axis=1)
         queries = mask_rows(queries, finite | ~dropped)
     every = jnp.ones_like(position, bool) if tail.keep is None else tail.keep
-    options = Options(_chunk(chunk_size), precision, factors, axis_name)
+    options = Options(chunk_of(chunk_size), precision, factors, axis_name)
     return Batch(
         queries, keys, Example(position, every), Example(position, tail.keep),
         dropped, tail, dtype, options,
@@ -134,7 +134,7 @@ def _spread(queries, keys):
     return spread_over(queries, keys) is not None
 
 
-def _check_spread(name, x, axis_name):
+def check_spread(name, x, axis_name):
     """Raises unless, inside `shard_map`, the examples are spread over `axis_name`.
 
     `check_vma=False` takes from the types what the derivative is built on.
@@ -148,7 +148,7 @@ def _check_spread(name, x, axis_name):
         )
 
 
-def _chunk(chunk_size):
+def chunk_of(chunk_size):
     if chunk_size is None:
         return _QUERIES
     checks.check_integer("chunk_size", chunk_size)
