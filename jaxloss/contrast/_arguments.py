@@ -12,6 +12,7 @@ from jax.lax import PrecisionLike
 from jaxloss._core.arguments import checks
 from jaxloss._core.arguments.tail import Reduction, Tail
 from jaxloss._core.arguments.types import ArrayLike
+from jaxloss._core.devices import whole
 from jaxloss._core.rule.varying import varying
 from jaxloss._core.sweeps.blocks import Options
 from jaxloss._core.sweeps.pairs import spread_over
@@ -76,7 +77,8 @@ def batch_of(
     """
     arrays, dtype = _embeddings(embeddings)
     factors = next(iter(arrays.values())).dtype
-    x, *y = (array.astype(dtype) for array in arrays.values())
+    # On an explicit mesh each device has all features of its examples.
+    x, *y = (whole(array.astype(dtype), 1) for array in arrays.values())
     n = x.shape[0]
     if axis_name is not None:
         for name, array in arrays.items():

@@ -23,6 +23,7 @@ from jaxloss._core.devices import (
     max_over_devices,
     own_index,
     sum_over_devices,
+    whole,
 )
 from jaxloss._core.numerics.exact import scale_of, squarable
 from jaxloss._core.numerics.functions import softplus
@@ -306,7 +307,7 @@ def _arguments(embeddings, prototypes, labels, axis_name):
         labels = labels.astype(jnp.int32)
     labels = jnp.broadcast_to(labels, batch).reshape(n)
     x = x.astype(dtype).reshape(n, features)
-    return x, prototypes.astype(dtype), labels, batch
+    return whole(x, 1), whole(prototypes.astype(dtype), 1), labels, batch
 
 
 def _flat(tail: Tail, batch, shape):

@@ -14,7 +14,7 @@ from jaxloss._core.arguments import checks
 from jaxloss._core.arguments.checks import at_least
 from jaxloss._core.arguments.public import public
 from jaxloss._core.arguments.types import ArrayLike
-from jaxloss._core.devices import max_over_devices, sum_over_devices
+from jaxloss._core.devices import max_over_devices, sum_over_devices, whole
 from jaxloss._core.numerics.exact import scale_of, squarable
 from jaxloss._core.numerics.functions import relu
 from jaxloss._core.sweeps.pairs import spread_over
@@ -244,6 +244,7 @@ def _views(x, y, where, axis_name):
     if axis_name is not None:
         for name, array in (("x", x), ("y", y)):
             check_spread(name, array, axis_name)
+    x, y = whole(x, 1), whole(y, 1)
     n = x.shape[:1]
     tail = checks.tail(where, None, "none", shape=n, dtype=x.dtype).spread(n)
     x, y = tail.select(x, y, axes=1, nothing=0)
