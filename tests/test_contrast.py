@@ -48,6 +48,14 @@ LOSSES = {
     ),
 }
 each_loss = pytest.mark.parametrize("name", LOSSES)
+# Of the compiled programs: one sweep, and running sums that travel with the keys.
+each_sweep = pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(n, marks=() if n in ("siglip", "clip") else pytest.mark.exhaustive)
+        for n in LOSSES
+    ],
+)
 
 
 def towers(examples, features=5, scale=1.0):
@@ -174,6 +182,37 @@ def test_a_ring_of_devices_has_the_derivatives_of_one(name, reduction):
     assert_close(*derivatives(real, direction), 2e-5)
 
 
+def test_gradient_on_each_device_is_that_of_the_sum_over_devices():
+    """`jax.grad` inside `shard_map`, and means over unequal numbers of examples."""
+    x, y, _ = towers(16)
+    x, y, scale = jnp.float32(x), jnp.float32(y), jnp.float32(1.3)
+    keep = np.arange(16) % 5 != 1
+    mesh = jax.make_mesh((8,), ("data",), (AxisType.Auto,))
+
+    def local(x, y, scale, keep):
+        def mean(x, y, scale):
+            return jl.siglip_loss(
+                x, y, logit_scale=scale, where=keep, reduction="mean", axis_name="data"
+            )
+
+        return jax.grad(mean, (0, 1, 2))(x, y, scale)
+
+    examples = P("data")
+    inside = jax.shard_map(
+        local,
+        mesh=mesh,
+        in_specs=(examples, examples, P(), examples),
+        out_specs=(examples, examples, P()),
+    )
+
+    def total(x, y, scale):
+        each = jl.siglip_loss(x, y, logit_scale=scale, where=keep).reshape(8, 2)
+        return jnp.sum(jnp.sum(each, 1) / np.float32(keep.reshape(8, 2).sum(1)))
+
+    expected = jax.jit(jax.grad(total, (0, 1, 2)))(x, y, scale)
+    assert_close(jax.jit(inside)(x, y, scale, keep), expected, 1e-5)
+
+
 def step_on_a_ring(name, devices, examples, features=16):
     """A step of training over some devices, compiled."""
     loss, _, parameters = LOSSES[name]
@@ -198,7 +237,7 @@ def step_on_a_ring(name, devices, examples, features=16):
 
 
 @pytest.mark.optimised
-@each_loss
+@each_sweep
 def test_a_device_of_the_ring_never_holds_all_keys(name):
     """Its memory is the same beside one other device and beside seven."""
     two, eight = (step_on_a_ring(name, devices, 64) for devices in (2, 8))
@@ -213,7 +252,7 @@ def test_a_device_of_the_ring_never_holds_all_keys(name):
 
 
 @pytest.mark.optimised
-@each_loss
+@each_sweep
 def test_memory_is_less_than_that_of_half_a_matrix_of_pairs(name):
     loss, _, parameters = LOSSES[name]
     pairs = 1024
@@ -282,20 +321,24 @@ def test_query_of_weight_zero_may_hold_anything(name, bad):
 
 def test_examples_without_positives_have_loss_0_and_do_not_count():
     x, _, _ = towers(5)
-    labels = jnp.array([0, 1, 0, 2, 3])
-    loss = functools.partial(jl.supervised_contrastive_loss, temperature=0.5)
-    each, slope = loss(x, labels), jax.grad(lambda x: loss(x, labels)[1])(x)
+
+    @jax.jit
+    def run(x, labels):
+        def loss(x, reduction):
+            return jl.supervised_contrastive_loss(
+                x, labels, temperature=0.5, reduction=reduction
+            )
+
+        slope = jax.grad(lambda x: loss(x, "none")[1])(x)
+        return loss(x, "none"), slope, jax.value_and_grad(loss)(x, "mean")
+
+    each, slope, (mean, _) = run(x, jnp.array([0, 1, 0, 2, 3]))
     assert (np.asarray(each) > 0).tolist() == [True, False, True, False, False]
     assert not np.any(slope)
-    mean = loss(x, labels, reduction="mean")
     np.testing.assert_allclose(mean, (each[0] + each[2]) / 2, rtol=1e-6)
-    # Without any pair, and of a single example.
-    for size in (1, 5):
-        nothing = jax.value_and_grad(
-            lambda x, n=size: loss(x[:n], jnp.arange(n), reduction="mean")
-        )(x)
-        for leaf in nothing:
-            assert not np.any(leaf)
+    nothing = run(x, jnp.arange(5))
+    for leaf in jax.tree.leaves(nothing):
+        assert not np.any(leaf)
 
 
 def test_one_class_alone_has_only_positives():
@@ -437,23 +480,23 @@ def test_arcface_is_finite_at_every_angle_and_grows_with_it():
     assert not np.any(slope[[0, -1], 1])
 
 
-@pytest.mark.parametrize("angle", [1e-6, np.pi - 1e-6])
-def test_arcface_keeps_the_slope_near_parallel_vectors(angle):
-    """The slope is that of the margin: its limit at an angle of 0 is not 0."""
-    x = jnp.float32([np.cos(angle), np.sin(angle)])
-
-    def loss(x):
-        return jl.arcface_loss(x, jnp.eye(2)[:1], 0)
-
-    # With one class alone the loss is 0; beside another the slope is 64 (1 - p) sin m.
-    assert loss(x) == 0
+def test_arcface_keeps_the_slope_near_parallel_vectors():
+    """Its limit at an angle of 0 is that of the margin, which is not 0."""
     both = jnp.array([[1.0, 0.0], [-1.0, 0.0]])
-    slope = jax.grad(lambda x: jl.arcface_loss(x, both, 0, scale=1.0))(x)
-    if angle < 1:
-        miss = 1 / (1 + np.exp(1 + np.cos(0.5)))
-        np.testing.assert_allclose(slope[1], miss * np.sin(0.5), rtol=1e-5)
-    else:
-        assert abs(slope[1]) < 1e-5
+
+    @jax.jit
+    def slope(x, prototypes):
+        def loss(x):
+            return jl.arcface_loss(x, prototypes, 0, scale=1.0)
+
+        return jax.value_and_grad(loss)(x)
+
+    near, far = (jnp.float32([np.cos(a), np.sin(a)]) for a in (1e-6, np.pi - 1e-6))
+    miss = 1 / (1 + np.exp(1 + np.cos(0.5)))
+    np.testing.assert_allclose(slope(near, both)[1][1], miss * np.sin(0.5), rtol=1e-5)
+    assert abs(slope(far, both)[1][1]) < 1e-5
+    for leaf in slope(near, both[:1]):  # one class alone is certain
+        assert not np.any(leaf)
 
 
 def test_a_zero_vector_has_cosine_0_in_arcface():
@@ -469,7 +512,9 @@ def test_a_zero_vector_has_cosine_0_in_arcface():
     assert np.isfinite(jax.grad(loss)(jnp.ones(2), 2)).all()
 
 
-@pytest.mark.parametrize("reduction", ["none", "mean"])
+@pytest.mark.parametrize(
+    "reduction", ["none", pytest.param("mean", marks=pytest.mark.exhaustive)]
+)
 def test_classes_over_devices_have_the_derivatives_of_one_device(reduction):
     draw = np.random.default_rng(6)
     x, prototypes = draw.normal(size=(6, 3)), draw.normal(size=(16, 3))

@@ -136,11 +136,6 @@ CASES = [
         core=dict.fromkeys(PAIR, 1), independent=False,
     ),
     Case(
-        jl.siglip_loss, siglip, PAIR, {"logit_scale": 1.3},
-        {**EXACT, "chunk_size": 4}, variant="chunks",
-        core=dict.fromkeys(PAIR, 1), independent=False,
-    ),
-    Case(
         jl.info_nce_loss, info_nce,
         {
             **TOWERS, "log_q": np.array([-0.3, -1.7, -0.9, -2.2, -1.1, -0.4]),
