@@ -124,6 +124,43 @@ def _embeddings(rng, shrink):
     return _normal(rng, n, 128), np.repeat(np.arange(n // 2, dtype=np.int32), 2)
 
 
+def _towers(rng, shrink):
+    """Images and texts of unit length, 8192 of each."""
+    rows = (_normal(rng, max(8192 // shrink, 8), 512) for _ in range(2))
+    return tuple(x / np.linalg.norm(x, axis=1, keepdims=True) for x in rows)
+
+
+def _full_siglip(images, texts):
+    logits = 10 * images @ texts.T - 10
+    pairs = optax.sigmoid_binary_cross_entropy(logits, jnp.eye(images.shape[0]))
+    return jnp.mean(jnp.sum(pairs, axis=1))
+
+
+def _full_clip(images, texts):
+    logits = images @ texts.T / 0.07
+    labels = jnp.arange(images.shape[0])
+    rows = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
+    columns = optax.softmax_cross_entropy_with_integer_labels(logits.T, labels)
+    return jnp.mean(rows + columns) / 2
+
+
+def _torch_clip(images, texts):
+    import torch
+
+    logits = images @ texts.T / 0.07
+    labels = torch.arange(images.shape[0])
+    entropy = torch.nn.functional.cross_entropy
+    return (entropy(logits, labels) + entropy(logits.T, labels)) / 2
+
+
+def _torch_siglip(images, texts):
+    import torch
+
+    n = images.shape[0]
+    logits = (10 * images @ texts.T - 10) * (2 * torch.eye(n) - 1)
+    return -torch.nn.functional.logsigmoid(logits).sum() / n
+
+
 def _triplets(rng, shrink):
     n = 262144 // shrink
     return tuple(_normal(rng, n, 64) for _ in range(3))
@@ -498,6 +535,22 @@ ROWS = [
         ours(jl.ntxent),
         optax=optax.losses.ntxent,
         floor=0.95,
+    ),
+    Row(
+        "SigLIP 8192 x 512",
+        _towers,
+        ours(jl.siglip_loss),
+        optax=_full_siglip,
+        torch=_torch_siglip,
+        wrt=(0, 1),
+    ),
+    Row(
+        "CLIP 8192 x 512",
+        _towers,
+        ours(jl.info_nce_loss, symmetric=True),
+        optax=_full_clip,
+        torch=_torch_clip,
+        wrt=(0, 1),
     ),
     Row(
         "triplet 262144 x 64",

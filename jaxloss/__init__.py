@@ -22,6 +22,11 @@ from jaxloss.boxes.iou import (
     distance_box_iou_loss,
     generalized_box_iou_loss,
 )
+from jaxloss.contrast.arcface import arcface_loss
+from jaxloss.contrast.decorrelation import barlow_twins_loss, vicreg_loss
+from jaxloss.contrast.info_nce import info_nce_loss
+from jaxloss.contrast.siglip import siglip_loss
+from jaxloss.contrast.supervised import supervised_contrastive_loss
 from jaxloss.custom import make_loss
 from jaxloss.divergence.jensen_shannon import jensen_shannon_divergence
 from jaxloss.divergence.relative_entropy import (
@@ -174,6 +179,13 @@ __all__ = [
     "energy_score_loss",
     "negative_binomial_nll_loss",
     "student_t_nll_loss",
+    # contrast
+    "arcface_loss",
+    "barlow_twins_loss",
+    "info_nce_loss",
+    "siglip_loss",
+    "supervised_contrastive_loss",
+    "vicreg_loss",
     # ranking
     "ranking_softmax_loss",
     # sequence

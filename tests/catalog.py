@@ -22,6 +22,7 @@ holds for the new loss or fails by its name; `pytest -k huber_loss` runs one los
 from cases import (
     binary,
     boxes,
+    contrast,
     custom,
     divergence,
     embedding,
@@ -46,6 +47,7 @@ CASES = [
     *divergence.CASES,
     *embedding.CASES,
     *forecast.CASES,
+    *contrast.CASES,
     *ranking.CASES,
     *segmentation.CASES,
     *sequence.CASES,

@@ -19,7 +19,7 @@ import jaxloss
 ROOT = Path(__file__).parent.parent
 SOURCES = ROOT / "jaxloss"
 
-FAMILIES = ["regression", "binary", "multiclass", "divergence", "embedding"]
+FAMILIES = ["regression", "binary", "multiclass", "divergence", "embedding", "contrast"]
 FAMILIES += ["forecast", "ranking", "sequence", "segmentation", "boxes", "vocabulary"]
 FAMILIES += ["custom"]
 

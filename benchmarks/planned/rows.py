@@ -83,6 +83,8 @@ def timed_inputs() -> dict[str, tuple[Any, ...]]:
         "adaptive softmax 4096 x 512 x 50304": (*linear[:2], parameters, linear[2]),
         "dense labels 65536 x 1000": soft,
         "ntxent 4096 x 128": (real(4096, 128), integer(4096)),
+        "SigLIP 8192 x 512": (real(8192, 512),) * 2,
+        "CLIP 8192 x 512": (real(8192, 512),) * 2,
         "triplet 262144 x 64": (real(262144, 64),) * 3,
         "CRPS 65536 x 64": (real(65536, 64), real(65536)),
         "negative binomial 4.2 M": (real(1 << 22),) * 3,

@@ -205,6 +205,34 @@ def pulls(loss):
     return draw
 
 
+def towers(loss):
+    """Two embeddings per example on a circle: where the loss pulls each of the pair."""
+    angles = jnp.array([[0.2, 0.8], [1.6, 2.1], [2.9, 4.0], [5.2, 4.6]])
+
+    def draw(figure):
+        points = jnp.stack([jnp.cos(angles), jnp.sin(angles)], axis=-1)
+        slope = jax.jit(jax.grad(lambda x: jnp.sum(loss(x[:, 0], x[:, 1]))))(points)
+        axes = figure.subplots()
+        circle = jnp.linspace(0, 2 * jnp.pi, 90)
+        axes.plot(jnp.cos(circle), jnp.sin(circle), color=GREY, lw=0.6)
+        axes.plot(*points.transpose(2, 1, 0), color=GREY, lw=0.9, ls=":")
+        arrows = points.reshape(-1, 2), -slope.reshape(-1, 2)
+        axes.quiver(*arrows[0].T, *arrows[1].T, color=INK, width=0.008)
+        for side, marker in enumerate("os"):
+            axes.plot(*points[:, side].T, marker, color=LINES[side]["color"])
+        axes.set(xlim=(-1.7, 1.7), ylim=(-1.4, 1.4), aspect="equal")
+        axes.axis("off")
+
+    return draw
+
+
+def of_angle(angle, margin):
+    """ArcFace at an angle from the label's prototype, at a right angle to another."""
+    x = jnp.stack([jnp.cos(angle), jnp.sin(angle), jnp.zeros_like(angle)])
+    prototypes = jnp.array([[1.0, 0.0, 0.0], [0.0, 0.0, 1.0]])
+    return jl.arcface_loss(x, prototypes, 0, angular_margin=margin, scale=4.0)
+
+
 def mask(loss):
     """A region and its prediction in: where the loss pulls the logit of each pixel."""
     row, column = jnp.mgrid[:24, :24]
@@ -939,6 +967,46 @@ EMBEDDING = {
         pulls(lambda x, labels: jl.circle_loss(x, labels, gamma=8.0)),
         "Eight points of three classes on a circle: arrows pull points of one class "
         "together and push neighbours of another class away.",
+    ),
+    "arcface_loss": Card(
+        curves(
+            jnp.linspace(0, jnp.pi, 181),
+            of_angle,
+            "angle to the prototype",
+            "margin",
+            (0.0, 0.3, 0.6),
+        ),
+        "The loss over the angle to the label's prototype, at a right angle to another "
+        "class: a larger margin gives a larger loss, which grows up to the opposite "
+        "direction, with a jump where angle and margin exceed pi.",
+    ),
+    "barlow_twins_loss": Card(
+        towers(lambda x, y: jl.barlow_twins_loss(x, y, off_diagonal_weight=0.3)),
+        "Two views of four examples on a circle, joined by lines: arrows bring the two "
+        "views of an example together in each coordinate, measured by its deviation.",
+    ),
+    "vicreg_loss": Card(
+        towers(lambda x, y: jl.vicreg_loss(x, y, invariance=2.0, variance=4.0)),
+        "Two views of four examples on a circle, joined by lines: arrows bring the two "
+        "views of an example together, and push all away from the mean of the view.",
+    ),
+    "siglip_loss": Card(
+        towers(lambda x, y: jl.siglip_loss(x, y, logit_scale=3.0, logit_bias=-1.0)),
+        "Images and texts on a circle, each pair joined by a line: arrows pull the two "
+        "of a pair together, and push points of other pairs away.",
+    ),
+    "info_nce_loss": Card(
+        towers(lambda x, y: jl.info_nce_loss(x, y, temperature=0.3, symmetric=True)),
+        "Images and texts on a circle, each pair joined by a line: arrows are long for "
+        "pairs that are farther apart than others, and short where the pair is already "
+        "the nearest.",
+    ),
+    "supervised_contrastive_loss": Card(
+        pulls(
+            lambda x, labels: jl.supervised_contrastive_loss(x, labels, temperature=0.5)
+        ),
+        "Eight points of three classes on a circle: arrows pull the points of a class "
+        "together, most those far from the others of their class.",
     ),
     "cosine_distance": Card(
         planes(

@@ -24,7 +24,7 @@ from jaxloss._core.devices import (
 from jaxloss._core.numerics import scaled
 from jaxloss._core.rule.analytic import analytic
 from jaxloss._core.softmax import at_label, maximum, surprisal
-from jaxloss._core.sweeps.rows import default_size
+from jaxloss._core.sweeps.operands import default_rows
 from jaxloss.sequence._inputs import lattice, places_of, reached
 from jaxloss.sequence._lattice import (
     Nodes,
@@ -210,7 +210,7 @@ def _only(x, keep, tail):
 def _frames_at_a_time(chunk_size, shape, places):
     """How many frames of the batch make one chunk."""
     if chunk_size is None:
-        size = default_size(shape[-1])
+        size = default_rows(shape[-1])
     else:
         checks.check_integer("chunk_size", chunk_size)
         checks.at_least(1).check("chunk_size", chunk_size)

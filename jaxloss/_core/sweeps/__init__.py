@@ -2,6 +2,7 @@
 
 `linear` applies a rule to the outputs of a linear layer, through `rows`, chunks of
 rows, or `classes`, blocks of classes; `operands` has their arrays, options and
-products, `layout` says which row belongs to which chunk. What a loss makes of one piece
-lives in its family.
+products, `layout` says which row belongs to which chunk. `pairs` compares every query
+with every key, on one device or on a ring of devices, by the blocks of `blocks`. What a
+loss makes of one piece lives in its family.
 """

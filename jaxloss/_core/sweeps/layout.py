@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -56,3 +57,55 @@ class Layout:
 
 def _permute(x, order):
     return x.at[order].get(unique_indices=True, mode="promise_in_bounds")
+
+
+@dataclasses.dataclass(frozen=True)
+class Fold:
+    """Rows in chunks that are cut out where they are used: [N, ...] as [size, count].
+
+    Row i goes to chunk i mod count, as in `Layout`, but the array is not rearranged: a
+    chunk is read and written in its place, which saves a copy of the array.
+    """
+
+    rows: int
+    count: int
+    size: int
+
+    @classmethod
+    def of(cls, rows: int, largest: int) -> "Fold":
+        """Chunks of at most `largest` rows, of a size that divides the rows if it can.
+
+        A number of rows that is not known when the function is traced is one chunk.
+        """
+        if not isinstance(rows, int) or rows <= largest:
+            return cls(rows, 1, rows)
+        for size in range(largest, largest // 2, -1):
+            if rows % size == 0:
+                return cls(rows, rows // size, size)
+        count = math.ceil(rows / largest)
+        return cls(rows, count, math.ceil(rows / count))
+
+    def split(self, x: jax.Array) -> jax.Array:
+        """[N, ...] to [size, count, ...], with zeros behind the last row."""
+        padding = self.count * self.size - self.rows
+        if isinstance(padding, int) and padding:
+            x = jnp.pad(x, [(0, padding)] + [(0, 0)] * (x.ndim - 1))
+        return x.reshape(self.size, self.count, *x.shape[1:])
+
+    def join(self, x: jax.Array) -> jax.Array:
+        """[size, count, ...] back to [N, ...]."""
+        return x.reshape(self.size * self.count, *x.shape[2:])[: self.rows]
+
+    def at(self, tree: Any, index: jax.Array | int) -> Any:
+        """One chunk of each array, [size, ...]."""
+        return jax.tree.map(
+            lambda x: jax.lax.dynamic_index_in_dim(x, index, 1, keepdims=False), tree
+        )
+
+    def put(self, tree: Any, index: jax.Array | int, chunk: Any) -> Any:
+        """The arrays with another chunk."""
+        return jax.tree.map(
+            lambda x, part: jax.lax.dynamic_update_index_in_dim(x, part, index, 1),
+            tree,
+            chunk,
+        )

@@ -1,0 +1,1 @@
+"""Contrastive losses of large batches: every example against every other."""
