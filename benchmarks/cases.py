@@ -175,6 +175,19 @@ def _log_densities(rng, shrink):
     return x - np.log(np.exp(x).sum(-1, keepdims=True)), q
 
 
+def _answer_pairs(rng, shrink):
+    """Log-probabilities of two answers, under a policy and under its reference."""
+    n = (1 << 22) // shrink
+    return tuple(-40 - 5 * _normal(rng, n) for _ in range(4))
+
+
+def _torch_dpo(chosen, rejected, reference_chosen, reference_rejected):
+    import torch
+
+    margin = (chosen - rejected) - (reference_chosen - reference_rejected)
+    return -torch.nn.functional.logsigmoid(0.1 * margin).mean()
+
+
 # The last layer of a language model: hidden states, kernel, and the next words.
 def _linear(ignored=0.0):
     def make(rng, shrink):
@@ -400,6 +413,13 @@ ROWS = [
         optax=mean(optax.losses.dice_loss),
         keras=_keras_dice,
         floor=0.95,
+    ),
+    Row(
+        "DPO 4.2 M pairs",
+        _answer_pairs,
+        ours(jl.dpo_loss),
+        torch=_torch_dpo,
+        wrt=(0, 1),
     ),
 ]
 if hasattr(jl, "kl_divergence"):

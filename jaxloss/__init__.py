@@ -4,6 +4,14 @@ Every name in `__all__` is a function of arrays, and `help` on it gives its form
 gradient, numerics and an example.
 """
 
+from jaxloss.alignment.odds import orpo_loss
+from jaxloss.alignment.preference import (
+    bradley_terry_loss,
+    dpo_loss,
+    ipo_loss,
+    simpo_loss,
+)
+from jaxloss.alignment.unpaired import kto_loss
 from jaxloss.binary.cross_entropy import (
     binary_cross_entropy,
     sigmoid_binary_cross_entropy,
@@ -174,6 +182,13 @@ __all__ = [
     "init_adaptive_softmax",
     "linear_cross_entropy",
     "linear_log_probs",
+    # alignment
+    "bradley_terry_loss",
+    "dpo_loss",
+    "ipo_loss",
+    "kto_loss",
+    "orpo_loss",
+    "simpo_loss",
     # custom
     "make_loss",
 ]

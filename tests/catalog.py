@@ -20,6 +20,7 @@ holds for the new loss or fails by its name; `pytest -k huber_loss` runs one los
 """
 
 from cases import (
+    alignment,
     binary,
     custom,
     divergence,
@@ -47,5 +48,6 @@ CASES = [
     *segmentation.CASES,
     *sequence.CASES,
     *vocabulary.CASES,
+    *alignment.CASES,
     *custom.CASES,
 ]

@@ -20,7 +20,7 @@ ROOT = Path(__file__).parent.parent
 SOURCES = ROOT / "jaxloss"
 
 FAMILIES = ["regression", "binary", "multiclass", "divergence", "embedding", "ranking"]
-FAMILIES += ["sequence", "segmentation", "vocabulary", "custom"]
+FAMILIES += ["sequence", "segmentation", "vocabulary", "alignment", "custom"]
 
 # What `import jaxloss` may add to `import jax`, in seconds of this process: other
 # processes of the suite run at the same time.

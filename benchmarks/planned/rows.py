@@ -91,6 +91,7 @@ def timed_inputs() -> dict[str, tuple[Any, ...]]:
             real(16, 60),
         ),
         "Dice 8 x 256 x 256 x 8": pixels,
+        "DPO 4.2 M pairs": (real(1 << 22),) * 4,
         "KL divergence 65536 x 1000": soft,
     }
 

@@ -973,6 +973,78 @@ VOCABULARY = {
     "linear_log_probs": Card(memory(sum_of_linear_log_probs, sum_of_log_probs), FLAT),
 }
 
+MARGIN = jnp.linspace(-8, 8, 121)
+PREFERENCE = (
+    "Curves that fall from a straight line to 0 as the chosen answer gains on the "
+    "rejected one; the derivative rises from a negative constant to 0."
+)
+ALIGNMENT = {
+    "bradley_terry_loss": Card(
+        curves(
+            MARGIN,
+            lambda x, margin: jl.bradley_terry_loss(x, 0.0, margin=margin),
+            "reward of the chosen − of the rejected",
+            "margin",
+            (0.0, 2.0, 4.0),
+        ),
+        PREFERENCE,
+    ),
+    "dpo_loss": Card(
+        curves(
+            MARGIN,
+            lambda x, beta: jl.dpo_loss(x, 0.0, beta=beta),
+            "log-ratio of the chosen − of the rejected",
+            "beta",
+            (0.1, 0.5, 1.0),
+        ),
+        PREFERENCE,
+    ),
+    "ipo_loss": Card(
+        curves(
+            MARGIN,
+            lambda x, beta: jl.ipo_loss(x, 0.0, beta=beta),
+            "log-ratio of the chosen − of the rejected",
+            "beta",
+            (0.1, 0.25, 1.0),
+            ylim=(0, 60),
+        ),
+        "Parabolas, each with its minimum of 0 at 1 over twice beta: the smaller beta, "
+        "the larger the margin that the loss aims at.",
+    ),
+    "kto_loss": Card(
+        curves(
+            MARGIN,
+            lambda x, kind: jl.kto_loss(x, 0.0, kind, beta=1.0),
+            "log-ratio to the reference",
+            "desirable",
+            (1.0, 0.0),
+        ),
+        "Two mirrored S-curves between 0 and 1: the loss of a desirable answer falls "
+        "and that of an undesirable one rises; both level off on either side.",
+    ),
+    "orpo_loss": Card(
+        curves(
+            jnp.linspace(-4, -0.01, 121),
+            lambda x, rejected: jl.orpo_loss(x, rejected, weight=1.0),
+            "log-probability of the chosen",
+            "rejected",
+            (-2.0, -1.0, -0.2),
+        ),
+        "Curves that fall to 0 as the probability of the chosen answer approaches 1, "
+        "from higher up the more probable the rejected answer is.",
+    ),
+    "simpo_loss": Card(
+        curves(
+            MARGIN / 2,
+            lambda x, margin: jl.simpo_loss(x, 0.0, margin=margin),
+            "mean log-probability: chosen − rejected",
+            "margin",
+            (0.0, 2.0, 4.0),
+        ),
+        PREFERENCE,
+    ),
+}
+
 CUSTOM = {
     "make_loss": Card(
         made,
@@ -991,6 +1063,7 @@ CARDS = {
     **SEQUENCE,
     **SEGMENTATION,
     **VOCABULARY,
+    **ALIGNMENT,
     **CUSTOM,
 }
 
