@@ -5,12 +5,15 @@ gradient, numerics and an example.
 """
 
 from jaxloss.alignment.odds import orpo_loss
+from jaxloss.alignment.policy import cispo_loss, clipped_policy_loss, kl_estimate
 from jaxloss.alignment.preference import (
     bradley_terry_loss,
     dpo_loss,
     ipo_loss,
     simpo_loss,
 )
+from jaxloss.alignment.router import router_balance_loss, router_z_loss
+from jaxloss.alignment.sequences import sequence_log_probs
 from jaxloss.alignment.unpaired import kto_loss
 from jaxloss.binary.cross_entropy import (
     binary_cross_entropy,
@@ -184,10 +187,16 @@ __all__ = [
     "linear_log_probs",
     # alignment
     "bradley_terry_loss",
+    "cispo_loss",
+    "clipped_policy_loss",
     "dpo_loss",
     "ipo_loss",
+    "kl_estimate",
     "kto_loss",
     "orpo_loss",
+    "router_balance_loss",
+    "router_z_loss",
+    "sequence_log_probs",
     "simpo_loss",
     # custom
     "make_loss",

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import ulp
 from mpmath import mp, mpf
-from ulp import HUGE, LADDER, TINY, Accuracy, append, pairs, some, spread
+from ulp import HUGE, LADDER, TINY, Accuracy, append, near, pairs, some, spread
 
 import jaxloss as jl
 
@@ -159,7 +159,76 @@ def kto_case(rng, desirable):
     )
 
 
+def gaps_and_advantages(rng):
+    """Two log-probabilities of a token, of any ratio, and an advantage."""
+    gaps = [*MARGINS, *spread(rng, 120, 1e-6, 200), *near(0, 0.18232156, -0.22314355)]
+    for gap in gaps:
+        x = spread(rng, 1, 1e-6, 60)[0]
+        advantage = rng.choice([1.0, -1.0, 0.37, -2.5, spread(rng, 1, 1e-30, 1e30)[0]])
+        yield float(x), float(np.float32(x - gap)), float(advantage)
+
+
+def clipped_case(rng, dual):
+    def bounds(x, old, advantage, low, high):
+        ratio = mp.exp(x - old)
+        if advantage >= 0:
+            return min(ratio, 1 + high)
+        ratio = max(ratio, 1 - low)
+        return min(ratio, mpf(3)) if dual else ratio
+
+    return Accuracy(
+        lambda x, old, advantage, low, high: jl.clipped_policy_loss(
+            x, old, advantage, clip_low=low, clip_high=high,
+            dual_clip=3.0 if dual else None,
+        ),
+        lambda *row: -row[2] * bounds(*row),
+        "log_probs old_log_probs advantages clip_low clip_high",
+        append(
+            gaps_and_advantages(rng), some(rng, (0.2, 0), 1e-3, 1),
+            some(rng, (0.2, 0.28), 1e-3, 10),
+        ),
+        flushed=lambda x, old, advantage, low, high: (
+            ulp.FLUSHED * max(1, abs(advantage))
+        ),
+        curved=lambda x, old, advantage, low, high: abs(x - old) < 1e6,
+    )  # fmt: skip
+
+
+def cispo_case(rng):
+    def ratio(x, old, advantage):
+        return min(mp.exp(x - old), mpf(5))
+
+    return Accuracy(
+        jl.cispo_loss,
+        lambda x, old, advantage: -ratio(x, old, advantage) * advantage * x,
+        "log_probs old_log_probs advantages",
+        list(gaps_and_advantages(rng)),
+        # The ratio is constant in every derivative.
+        slopes={
+            0: lambda x, old, advantage: -ratio(x, old, advantage) * advantage,
+            1: lambda x, old, advantage: mpf(0),
+        },
+        flushed=lambda x, old, advantage: ulp.FLUSHED * (1 + abs(advantage * x)),
+    )
+
+
+def kl_case(estimator, definition):
+    return lambda rng: Accuracy(
+        lambda x, reference: jl.kl_estimate(x, reference, estimator=estimator),
+        lambda x, reference: definition(reference - x),
+        "log_probs reference_log_probs",
+        pairs(rng, 40, switches=(2, 1)),
+        curved=lambda x, reference: abs(x - reference) < 1e6,
+    )
+
+
 CASES = {
+    "clipped_policy_loss": lambda rng: clipped_case(rng, dual=False),
+    "clipped_policy_loss dual": lambda rng: clipped_case(rng, dual=True),
+    "cispo_loss": cispo_case,
+    "kl_estimate k1": kl_case("k1", lambda d: -d),
+    "kl_estimate k2": kl_case("k2", lambda d: d * d / 2),
+    "kl_estimate k3": kl_case("k3", lambda d: mp.expm1(d) - d),
     "dpo_loss": lambda rng: dpo_case(rng, smoothed=False),
     "dpo_loss smoothed": lambda rng: dpo_case(rng, smoothed=True),
     "ipo_loss": ipo_case,
