@@ -302,6 +302,39 @@ def _energy_by_pairs(members, targets):
     return jnp.mean(error - spread / (2 * count * (count - 1)))
 
 
+def _answer_pairs(rng, shrink):
+    """Log-probabilities of two answers, under a policy and under its reference."""
+    n = (1 << 22) // shrink
+    return tuple(-40 - 5 * _normal(rng, n) for _ in range(4))
+
+
+def _torch_dpo(chosen, rejected, reference_chosen, reference_rejected):
+    import torch
+
+    margin = (chosen - rejected) - (reference_chosen - reference_rejected)
+    return -torch.nn.functional.logsigmoid(0.1 * margin).mean()
+
+
+def _drawn_tokens(rng, shrink):
+    """Log-probabilities of tokens now and when they were drawn, and advantages."""
+    n = (1 << 24) // shrink
+    now = -np.abs(_normal(rng, n))
+    return now, now + _normal(rng, n) / 4, _normal(rng, n)
+
+
+def _clipped_by_hand(log_probs, old_log_probs, advantages, of=jnp):
+    """As trainers write it."""
+    ratio = of.exp(log_probs - old_log_probs)
+    clipped = of.clip(ratio, 0.8, 1.2)
+    return -of.minimum(ratio * advantages, clipped * advantages).mean()
+
+
+def _torch_clipped(*inputs):
+    import torch
+
+    return _clipped_by_hand(*inputs, of=torch)
+
+
 # The last layer of a language model: hidden states, kernel, and the next words.
 def _linear(ignored=0.0):
     def make(rng, shrink):
@@ -634,6 +667,20 @@ ROWS = [
         _boxes,
         ours(jl.generalized_box_iou_loss),
         more={"plain": plain.generalized_box_iou},
+    ),
+    Row(
+        "DPO 4.2 M pairs",
+        _answer_pairs,
+        ours(jl.dpo_loss),
+        torch=_torch_dpo,
+        wrt=(0, 1),
+    ),
+    Row(
+        "clipped policy loss 16.8 M",
+        _drawn_tokens,
+        ours(jl.clipped_policy_loss),
+        torch=_torch_clipped,
+        more={"jax by hand": _clipped_by_hand},
     ),
 ]
 if hasattr(jl, "kl_divergence"):

@@ -74,6 +74,7 @@ def _chart(report, path):
         "optax": "#0072B2",
         "keras": "#D55E00",
         "torch": "#009E73",
+        "jax by hand": "#7A7F8A",
         "torch in chunks": "#56B4E9",
         "tokamax": "#CC79A7",
         "tokamax in chunks": "#E69F00",

@@ -4,6 +4,17 @@ Every name in `__all__` is a function of arrays, and `help` on it gives its form
 gradient, numerics and an example.
 """
 
+from jaxloss.alignment.odds import orpo_loss
+from jaxloss.alignment.policy import cispo_loss, clipped_policy_loss, kl_estimate
+from jaxloss.alignment.preference import (
+    bradley_terry_loss,
+    dpo_loss,
+    ipo_loss,
+    simpo_loss,
+)
+from jaxloss.alignment.router import router_balance_loss, router_z_loss
+from jaxloss.alignment.sequences import sequence_log_probs
+from jaxloss.alignment.unpaired import kto_loss
 from jaxloss.binary.cross_entropy import (
     binary_cross_entropy,
     sigmoid_binary_cross_entropy,
@@ -213,6 +224,19 @@ __all__ = [
     "init_adaptive_softmax",
     "linear_cross_entropy",
     "linear_log_probs",
+    # alignment
+    "bradley_terry_loss",
+    "cispo_loss",
+    "clipped_policy_loss",
+    "dpo_loss",
+    "ipo_loss",
+    "kl_estimate",
+    "kto_loss",
+    "orpo_loss",
+    "router_balance_loss",
+    "router_z_loss",
+    "sequence_log_probs",
+    "simpo_loss",
     # custom
     "make_loss",
 ]

@@ -20,6 +20,7 @@ holds for the new loss or fails by its name; `pytest -k huber_loss` runs one los
 """
 
 from cases import (
+    alignment,
     binary,
     boxes,
     contrast,
@@ -53,5 +54,6 @@ CASES = [
     *sequence.CASES,
     *boxes.CASES,
     *vocabulary.CASES,
+    *alignment.CASES,
     *custom.CASES,
 ]

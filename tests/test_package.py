@@ -21,7 +21,7 @@ SOURCES = ROOT / "jaxloss"
 
 FAMILIES = ["regression", "binary", "multiclass", "divergence", "embedding", "contrast"]
 FAMILIES += ["forecast", "ranking", "sequence", "segmentation", "boxes", "vocabulary"]
-FAMILIES += ["custom"]
+FAMILIES += ["alignment", "custom"]
 
 # What `import jaxloss` may add to `import jax`, in seconds of this process: other
 # processes of the suite run at the same time.

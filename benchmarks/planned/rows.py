@@ -113,6 +113,8 @@ def timed_inputs() -> dict[str, tuple[Any, ...]]:
         ),
         "Dice 8 x 256 x 256 x 8": pixels,
         "Lovász softmax 8 x 256 x 256 x 8": (pixels[0], integer(8, 256, 256)),
+        "DPO 4.2 M pairs": (real(1 << 22),) * 4,
+        "clipped policy loss 16.8 M": (real(1 << 24),) * 3,
         "KL divergence 65536 x 1000": soft,
         "generalized box IoU 1 M": (real(1 << 20, 4),) * 2,
     }

@@ -604,6 +604,41 @@ def cloud(figure):
     axes.set(xlabel="first component", ylabel="second")
 
 
+def estimates(figure):
+    axes = figure.subplots()
+    x = jnp.linspace(-2, 2, 121)
+    for line, name in zip(LINES, ("k1", "k2", "k3"), strict=False):
+        axes.plot(x, jl.kl_estimate(x, 0 * x, estimator=name), **line, label=name)
+    axes.axhline(0, color=GREY, lw=0.6, zorder=0)
+    axes.set(xlabel="log-probability: policy − reference", ylabel="estimate")
+    axes.legend()
+
+
+def balance_of_many(logits):
+    """The loss of many alike tokens, for each point of the plane."""
+    ids = jnp.array([0, 0, 0, 1, 2])
+
+    def of_one(row):
+        return jl.router_balance_loss(jnp.broadcast_to(row, (5, 3)), ids)
+
+    for _ in logits.shape[:-1]:
+        of_one = jax.vmap(of_one)
+    return of_one(logits)
+
+
+def answers(figure):
+    x = -jnp.array([0.4, 1.3, 0.7, 2.1, 0.2, 0.5, 1.6, 1.1, 0.3])
+    ids = np.array([0, 0, 0, 1, 1, 2, 2, 2, 2])
+    means = jl.sequence_log_probs(x, segment_ids=ids, num_segments=3, average=True)
+    axes, colors = figure.subplots(), np.array([BLUE, ORANGE, GREEN])
+    axes.bar(np.arange(9), x, color=colors[ids], alpha=0.6)
+    for answer, mean in enumerate(means.tolist()):
+        [places] = np.nonzero(ids == answer)
+        ends = places[0] - 0.5, places[-1] + 0.5
+        axes.plot(ends, (mean, mean), color=INK, lw=1.5)
+    axes.set(xlabel="token", ylabel="log-probability")
+
+
 ANCHOR, NEGATIVE, TARGET = jnp.array([[-0.9, 0.4], [0.8, -0.5], [1.2, 0.7]])
 FROM_TARGET = (("target", TARGET),)
 TRIPLET = (("anchor", ANCHOR), ("negative", NEGATIVE))
@@ -1234,6 +1269,120 @@ VOCABULARY = {
     "linear_log_probs": Card(memory(sum_of_linear_log_probs, sum_of_log_probs), FLAT),
 }
 
+MARGIN = jnp.linspace(-8, 8, 121)
+PREFERENCE = (
+    "Curves that fall from a straight line to 0 as the chosen answer gains on the "
+    "rejected one; the derivative rises from a negative constant to 0."
+)
+ALIGNMENT = {
+    "bradley_terry_loss": Card(
+        curves(
+            MARGIN,
+            lambda x, margin: jl.bradley_terry_loss(x, 0.0, margin=margin),
+            "reward of the chosen − of the rejected",
+            "margin",
+            (0.0, 2.0, 4.0),
+        ),
+        PREFERENCE,
+    ),
+    "cispo_loss": Card(
+        curves(
+            jnp.linspace(-4, -0.01, 121),
+            lambda x, advantage: jl.cispo_loss(x, -2.0, advantage),
+            "log-probability, −2 before",
+            "advantage",
+            (1.0, -1.0),
+        ),
+        "Two mirrored curves: the derivative grows with the ratio to the old "
+        "probability until that reaches 5, and then stays, where others fall to 0.",
+    ),
+    "clipped_policy_loss": Card(
+        curves(
+            jnp.linspace(-1, 1, 201),
+            lambda x, advantage: jl.clipped_policy_loss(x, 0.0, advantage),
+            "log of the ratio",
+            "advantage",
+            (1.0, -1.0),
+        ),
+        "With a positive advantage the loss falls until the ratio is 1.2 and is flat "
+        "beyond; with a negative one it is flat up to 0.8 and rises beyond.",
+    ),
+    "dpo_loss": Card(
+        curves(
+            MARGIN,
+            lambda x, beta: jl.dpo_loss(x, 0.0, beta=beta),
+            "log-ratio of the chosen − of the rejected",
+            "beta",
+            (0.1, 0.5, 1.0),
+        ),
+        PREFERENCE,
+    ),
+    "ipo_loss": Card(
+        curves(
+            MARGIN,
+            lambda x, beta: jl.ipo_loss(x, 0.0, beta=beta),
+            "log-ratio of the chosen − of the rejected",
+            "beta",
+            (0.1, 0.25, 1.0),
+            ylim=(0, 60),
+        ),
+        "Parabolas, each with its minimum of 0 at 1 over twice beta: the smaller beta, "
+        "the larger the margin that the loss aims at.",
+    ),
+    "kl_estimate": Card(
+        estimates,
+        "Three curves that touch 0 where the policies agree: "
+        "a straight line through 0, a parabola, and a curve that is steep on one side.",
+    ),
+    "kto_loss": Card(
+        curves(
+            MARGIN,
+            lambda x, kind: jl.kto_loss(x, 0.0, kind, beta=1.0),
+            "log-ratio to the reference",
+            "desirable",
+            (1.0, 0.0),
+        ),
+        "Two mirrored S-curves between 0 and 1: the loss of a desirable answer falls "
+        "and that of an undesirable one rises; both level off on either side.",
+    ),
+    "orpo_loss": Card(
+        curves(
+            jnp.linspace(-4, -0.01, 121),
+            lambda x, rejected: jl.orpo_loss(x, rejected, weight=1.0),
+            "log-probability of the chosen",
+            "rejected",
+            (-2.0, -1.0, -0.2),
+        ),
+        "Curves that fall to 0 as the probability of the chosen answer approaches 1, "
+        "from higher up the more probable the rejected answer is.",
+    ),
+    "router_balance_loss": Card(
+        surface(balance_of_many),
+        "Three logits of a router for tokens of which most went to expert 0: the loss "
+        "is highest where expert 0 is probable, and arrows lead away from there.",
+    ),
+    "router_z_loss": Card(
+        surface(jl.router_z_loss),
+        "Three logits of a router: the loss is 0 along a curve where their log-sum-exp "
+        "is 0, and grows on both sides of it; arrows lead to the curve.",
+    ),
+    "sequence_log_probs": Card(
+        answers,
+        "Bars of the log-probabilities of nine tokens, in three colours for three "
+        "answers, and a line through each answer at the mean over its tokens.",
+    ),
+    "simpo_loss": Card(
+        curves(
+            MARGIN / 2,
+            lambda x, margin: jl.simpo_loss(x, 0.0, margin=margin),
+            "mean log-probability: chosen − rejected",
+            "margin",
+            (0.0, 2.0, 4.0),
+        ),
+        PREFERENCE,
+    ),
+}
+
 CUSTOM = {
     "make_loss": Card(
         made,
@@ -1254,6 +1403,7 @@ CARDS = {
     **SEGMENTATION,
     **BOXES,
     **VOCABULARY,
+    **ALIGNMENT,
     **CUSTOM,
 }
 

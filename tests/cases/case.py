@@ -40,6 +40,8 @@ class Case:
     default_reduction: str = "none"
     # False: an example's loss depends on the other examples (ntxent).
     independent: bool = True
+    # True: a weight of 0 changes the losses of the other examples, as a mask does.
+    zero_excludes: bool = False
     # False: the result has the dtype of the first input, half precision included.
     widens: bool = True
     # Where an argument may lie, if not anywhere among the reals; used to draw special
