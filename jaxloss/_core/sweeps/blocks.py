@@ -15,6 +15,7 @@ from jax.lax import PrecisionLike
 
 from jaxloss._core.rule.varying import vary_as
 from jaxloss._core.sweeps.layout import Fold
+from jaxloss._core.sweeps.operands import Products, where_moving
 
 
 class Rule(Protocol):
@@ -127,11 +128,11 @@ class Sweeps:
             x, pairs = self.block(chunk, keys, operands.scale)
             dx = jnp.zeros_like(x)
             if dq is not None:
-                dx += operands.scale * self.matmul(dq, keys.keys.T)
+                dx += operands.scale * self.products.logits(dq, keys.keys)
             if dk is not None:
-                dx += operands.scale * self.matmul(chunk.queries, dk.T)
+                dx += operands.scale * self.products.logits(chunk.queries, dk)
             if along.scale is not None:
-                dx += along.scale * self.matmul(chunk.queries, keys.keys.T)
+                dx += along.scale * self.products.logits(chunk.queries, keys.keys)
             if dshift is not None:
                 dx += dshift[None]
             rows = _add(rows, self.along(x, own, pairs, dx, 1))
@@ -204,13 +205,13 @@ class Sweeps:
         by_query, by_scale = rows
         by_key, by_shift = sums
         if by_query is not None or by_scale is not None:
-            product = self.matmul(self.narrow(g, keys.keys), keys.keys)
+            product = self.products.hidden(g, keys.keys)
             if by_query is not None:
                 by_query += product
             if by_scale is not None:
                 by_scale += jnp.sum(product * chunk.queries.astype(self.dtype), axis=1)
         if by_key is not None:
-            by_key += self.matmul(self.narrow(g, chunk.queries).T, chunk.queries)
+            by_key += self.products.kernel(chunk.queries, g)
         if by_shift is not None:
             by_shift += jnp.sum(g, axis=0)
         return (by_query, by_scale), (by_key, by_shift)
@@ -239,7 +240,7 @@ class Sweeps:
 
     def block(self, chunk, keys, scale):
         """The logits of a block, and the masks of its pairs."""
-        x = scale * self.matmul(chunk.queries, keys.keys.T)
+        x = scale * self.products.logits(chunk.queries, keys.keys)
         if keys.shifts is not None:
             x = x + keys.shifts[None]
         if chunk.dropped is not None:
@@ -301,27 +302,15 @@ class Sweeps:
             _, rows, sums = lax.scan(turn, start, None, length=devices)[0]
         return jax.tree.map(fold.join, rows), sums
 
+    @property
+    def products(self):
+        """Those of a linear layer whose embedding table [N, D] is the keys."""
+        return Products(self.dtype, self.options.precision, class_axis=0)
+
     def zeros(self, operands):
         """A zero per query, which varies over devices as the queries do."""
         zeros = jnp.zeros(operands.queries.shape[0], self.dtype)
         return vary_as(zeros, operands.queries)
-
-    def matmul(self, a: jax.Array, b: jax.Array) -> jax.Array:
-        """a b, summed in the dtype to compute in; operands of one dtype as they are."""
-        if a.dtype != b.dtype:
-            a, b = a.astype(self.dtype), b.astype(self.dtype)
-        return lax.dot(
-            a, b, precision=self.options.precision, preferred_element_type=self.dtype
-        )
-
-    def narrow(self, g: jax.Array, operand: jax.Array) -> jax.Array:
-        """G as a matrix unit takes it beside bfloat16, unless told to be more precise.
-
-        Not for float16, whose range would lose small probabilities.
-        """
-        default = self.options.precision in (None, "default", lax.Precision.DEFAULT)
-        half = operand.dtype == jnp.bfloat16
-        return g.astype(operand.dtype) if half and default else g
 
 
 @jax.tree_util.register_dataclass
@@ -359,14 +348,3 @@ def _expanded(tree, axis):
 
 def _add(a, b):
     return jax.tree.map(jnp.add, a, b)
-
-
-def _is_none(x):
-    return x is None
-
-
-def where_moving(moving, tree):
-    """The arrays of a tree that move, None for the others."""
-    return jax.tree.map(
-        lambda t, x: None if t is None else x, moving, tree, is_leaf=_is_none
-    )

@@ -25,7 +25,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jax.custom_derivatives import SymbolicZero
 from jax.sharding import PartitionSpec
 
 from jaxloss._core.devices import agree_as
@@ -39,6 +38,7 @@ from jaxloss._core.sweeps.operands import (
     Products,
     automatic_devices,
     default_rows,
+    moving_of,
 )
 from jaxloss._core.sweeps.rows import Rows
 
@@ -82,7 +82,7 @@ def _sum_rows(sweep, operands, rest):
     # The tangent is the inner product of the gradient with the tangents of the inputs.
     # Reverse mode, its transpose, scales the gradient by the cotangent, one number.
     def jvp(primals, tangents):
-        moving = _moving(tangents[0])
+        moving = moving_of(tangents[0])
         value = jax.eval_shape(sweep.value, *primals)
         ones = vary_as(jnp.ones(value.shape, value.dtype), value)
         value, slopes = sweep.pull(*primals, ones, moving)
@@ -120,7 +120,7 @@ def _map_rows(sweep, operands, rest):
         return sweep.value(operands, rest)
 
     def jvp(primals, tangents):
-        moving = _moving(tangents[0])
+        moving = moving_of(tangents[0])
 
         def push(primals, moving):
             return sweep.rows.push(*primals, moving)
@@ -282,12 +282,3 @@ def _where_rows_lie(function, operands, fixed, keep, options, *, summed, split=T
     return jax.shard_map(
         local, in_specs=specs, out_specs=everywhere if summed else by_row
     )(*arrays)
-
-
-def _moving(tangents):
-    """The tangents with None for those that JAX knows to be zero."""
-    return jax.tree.map(
-        lambda t: None if isinstance(t, SymbolicZero) else t,
-        tangents,
-        is_leaf=lambda t: isinstance(t, SymbolicZero),
-    )

@@ -7,6 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jax.custom_derivatives import SymbolicZero
 from jax.lax import PrecisionLike
 from jax.sharding import AxisType
 
@@ -106,6 +107,15 @@ class Products:
         default = self.precision in (None, "default", lax.Precision.DEFAULT)
         half = operand.dtype == jnp.bfloat16
         return g.astype(operand.dtype) if half and default else g
+
+
+def moving_of(tangents: Any) -> Any:
+    """The tangents with None for those that JAX knows to be zero."""
+    return jax.tree.map(
+        lambda t: None if isinstance(t, SymbolicZero) else t,
+        tangents,
+        is_leaf=lambda t: isinstance(t, SymbolicZero),
+    )
 
 
 def where_moving(moving: Any, tree: Any) -> Any:

@@ -19,12 +19,12 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax.custom_derivatives import SymbolicZero
 from jax.sharding import PartitionSpec
 
 from jaxloss._core.rule.linear_map import linear_map
 from jaxloss._core.rule.varying import vary_alike
 from jaxloss._core.sweeps.blocks import Facts, Operands, Options, Rule, Sweeps
+from jaxloss._core.sweeps.operands import moving_of
 
 
 def statistics(rule: Rule, operands: Operands, facts: Facts, options: Options) -> Any:
@@ -51,7 +51,7 @@ def _statistics(sweeps, operands, facts):
         return sweeps.value(operands, facts)
 
     def jvp(primals, tangents):
-        moving = _moving(tangents[0])
+        moving = moving_of(tangents[0])
         found = values(*primals)
 
         def push(constants, moving):
@@ -102,7 +102,7 @@ def sum_queries(
     # Reverse mode, its transpose, scales the gradient by the cotangent, one number.
     def jvp(primals, tangents):
         (operands, own), facts = primals
-        moving = _moving(tangents[0])
+        moving = moving_of(tangents[0])
         (value, count), slopes = sweeps.total(finish, operands, own, facts, moving)
         pairs = zip(jax.tree.leaves(slopes), jax.tree.leaves(moving), strict=True)
         products = [jnp.sum(slope * t.astype(slope.dtype)) for slope, t in pairs]
@@ -143,12 +143,3 @@ def _alike(real, facts):
     """All arrays, declared to vary over the mesh axes over which any of them does."""
     leaves, tree = jax.tree.flatten((real, facts))
     return jax.tree.unflatten(tree, vary_alike(leaves))
-
-
-def _moving(tangents):
-    """The tangents with None for those that JAX knows to be zero."""
-    return jax.tree.map(
-        lambda t: None if isinstance(t, SymbolicZero) else t,
-        tangents,
-        is_leaf=lambda t: isinstance(t, SymbolicZero),
-    )
