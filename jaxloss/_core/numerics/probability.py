@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from jax.lax import bitcast_convert_type, logistic, stop_gradient
 
 from jaxloss._core.numerics.exact import difference_from_own, two_difference
-from jaxloss._core.numerics.functions import power_series
+from jaxloss._core.numerics.functions import LOG_2_PARTS, power_series
 from jaxloss._core.rule.analytic import pointwise
 from jaxloss._core.softmax import Axes
 
@@ -65,11 +65,6 @@ _ARTANH = {
     jnp.dtype("float32"): [2 / (2 * k + 3) for k in range(5)],
     jnp.dtype("float64"): [2 / (2 * k + 3) for k in range(11)],
 }
-# log 2 in two parts, the first with so few bits that it times an exponent is exact.
-_LN_2 = {
-    jnp.dtype("float32"): (0.693145751953125, 1.4286068203094172e-06),
-    jnp.dtype("float64"): (0.6931471803691238, 1.9082149292705877e-10),
-}
 
 
 # log x - y with log x in two parts. With x = 2^k m, m in [1/√2, √2), and the quotient
@@ -88,7 +83,7 @@ def log_quotient(x: jax.Array, y: jax.Array):
     """
     info = jnp.finfo(x.dtype)
     integer = jnp.dtype(f"int{info.bits}")
-    ln_2, ln_2_low = _LN_2[x.dtype]
+    ln_2, ln_2_low = LOG_2_PARTS[x.dtype]
 
     def bits(v):
         return bitcast_convert_type(jnp.asarray(v, x.dtype), integer)
