@@ -58,6 +58,7 @@ from jaxloss.multiclass.hinge import (
     multiclass_perceptron_loss,
 )
 from jaxloss.multiclass.likelihood import nll_loss
+from jaxloss.multiclass.log_softmax import log_softmax
 from jaxloss.multiclass.multilabel import (
     multilabel_margin_loss,
     multilabel_soft_margin_loss,
@@ -98,6 +99,12 @@ from jaxloss.vocabulary.adaptive import (
     init_adaptive_softmax,
 )
 from jaxloss.vocabulary.linear import linear_cross_entropy, linear_log_probs
+from jaxloss.vocabulary.statistics import (
+    SoftmaxStatistics as SoftmaxStatistics,  # a type, not in `__all__`
+)
+from jaxloss.vocabulary.statistics import (
+    softmax_statistics,
+)
 
 __version__ = "0.1.0"
 
@@ -130,6 +137,7 @@ __all__ = [
     # multiclass
     "categorical_hinge_loss",
     "generalized_cross_entropy",
+    "log_softmax",
     "make_fenchel_young_loss",
     "multi_margin_loss",
     "multiclass_hinge_loss",
@@ -185,6 +193,7 @@ __all__ = [
     "init_adaptive_softmax",
     "linear_cross_entropy",
     "linear_log_probs",
+    "softmax_statistics",
     # custom
     "make_loss",
 ]

@@ -753,6 +753,19 @@ MULTICLASS = {
         "The loss falls towards a larger logit of class 0, the label, and is level "
         "where the label is far behind: there the slope returns to 0.",
     ),
+    "log_softmax": Card(
+        curves(
+            jnp.linspace(-4, 6, 121),
+            lambda x, n: jl.log_softmax(
+                jnp.zeros(8).at[0].set(x), where=jnp.arange(8) < n
+            )[0],
+            "logit of one class",
+            "classes",
+            (2.0, 4.0, 8.0),
+        ),
+        "The log-probability of one class over its logit: it rises with a slope of 1 "
+        "and bends to 0 where the logit is far above those of the other classes.",
+    ),
     "make_fenchel_young_loss": Card(
         fenchel_young,
         "The loss that logsumexp makes at three temperatures: at 1 it is the smooth "
@@ -1067,6 +1080,21 @@ VOCABULARY = {
     ),
     "linear_cross_entropy": Card(memory(mean_of_linear, mean_in_full), FLAT),
     "linear_log_probs": Card(memory(sum_of_linear_log_probs, sum_of_log_probs), FLAT),
+    "softmax_statistics": Card(
+        curves(
+            jnp.linspace(-6, 10, 121),
+            lambda x, n: (
+                jl.softmax_statistics(
+                    jnp.zeros(8).at[0].set(x), where=jnp.arange(8) < n
+                ).entropies
+            ),
+            "logit of one class",
+            "classes",
+            (2.0, 4.0, 8.0),
+        ),
+        "The entropy over the logit of one class among two, four and eight: highest "
+        "where that logit is that of the others, and 0 where it is far above them.",
+    ),
 }
 
 CUSTOM = {
