@@ -18,6 +18,7 @@ from jaxloss.binary.margin import (
 )
 from jaxloss.binary.sparsemax import sparsemax_loss
 from jaxloss.custom import make_loss
+from jaxloss.distillation.dense import distillation_loss
 from jaxloss.divergence.jensen_shannon import jensen_shannon_divergence
 from jaxloss.divergence.relative_entropy import (
     convex_kl_divergence,
@@ -159,6 +160,8 @@ __all__ = [
     "kl_divergence",
     "kl_divergence_with_log_targets",
     "wasserstein_distance",
+    # distillation
+    "distillation_loss",
     # embedding
     "circle_loss",
     "cosine_distance",

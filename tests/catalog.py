@@ -22,6 +22,7 @@ holds for the new loss or fails by its name; `pytest -k huber_loss` runs one los
 from cases import (
     binary,
     custom,
+    distillation,
     divergence,
     embedding,
     forecast,
@@ -43,6 +44,7 @@ CASES = [
     *multiclass.CASES,
     *margin.CASES,
     *divergence.CASES,
+    *distillation.CASES,
     *embedding.CASES,
     *forecast.CASES,
     *ranking.CASES,

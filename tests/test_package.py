@@ -19,8 +19,16 @@ import jaxloss
 ROOT = Path(__file__).parent.parent
 SOURCES = ROOT / "jaxloss"
 
-FAMILIES = ["regression", "binary", "multiclass", "divergence", "embedding"]
-FAMILIES += ["forecast", "ranking", "sequence", "segmentation", "vocabulary", "custom"]
+FAMILIES = ["regression", "binary", "multiclass", "divergence", "distillation"]
+FAMILIES += [
+    "embedding",
+    "forecast",
+    "ranking",
+    "sequence",
+    "segmentation",
+    "vocabulary",
+    "custom",
+]
 
 # What `import jaxloss` may add to `import jax`, in seconds of this process: other
 # processes of the suite run at the same time.

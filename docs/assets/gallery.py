@@ -302,6 +302,25 @@ def memory(of, in_full):
     return draw
 
 
+def of_kinds(loss):
+    """The three divergences of a student with one free logit from its teacher."""
+
+    def draw(figure):
+        axes = figure.subplots()
+        x = jnp.linspace(-6, 8, 121)
+        for line, kind in zip(
+            LINES, ["forward_kl", "reverse_kl", "jensen_shannon"], strict=False
+        ):
+            logits = jnp.stack([x, 0 * x], -1)
+            height = loss(logits, jnp.array([1.0, 0.0]), divergence=kind)
+            axes.plot(x, height, label=kind, **line)
+        axes.axhline(0, color=GREY, lw=0.6, zorder=0)
+        axes.set(xlabel="logit of the student", ylabel="loss")
+        figure.legend(loc="outside lower center", ncols=3, columnspacing=0.8)
+
+    return draw
+
+
 def mean_of_linear(hidden, kernel, labels):
     return jl.linear_cross_entropy(hidden, kernel, labels, reduction="mean")
 
@@ -894,6 +913,15 @@ DIVERGENCE = {
     ),
 }
 
+DISTILLATION = {
+    "distillation_loss": Card(
+        of_kinds(jl.distillation_loss),
+        "The divergence of a student's coin from its teacher's, 0 where both logits "
+        "are 1: forward and reverse divergence rise without bound on one side each, "
+        "and Jensen-Shannon stays low on both.",
+    ),
+}
+
 EMBEDDING = {
     "circle_loss": Card(
         pulls(lambda x, labels: jl.circle_loss(x, labels, gamma=8.0)),
@@ -1110,6 +1138,7 @@ CARDS = {
     **BINARY,
     **MULTICLASS,
     **DIVERGENCE,
+    **DISTILLATION,
     **EMBEDDING,
     **FORECAST,
     **RANKING,

@@ -29,7 +29,11 @@ from jaxloss._core.devices import (
     placement,
     sum_over_devices,
 )
-from jaxloss._core.numerics.exact import difference_from_own, quotient
+from jaxloss._core.numerics.exact import (
+    quotient,
+    two_difference,
+)
+from jaxloss._core.numerics.probability import LogSoftmax
 from jaxloss._core.rule.varying import vary_as
 from jaxloss._core.softmax import maximum
 
@@ -38,6 +42,7 @@ class Gaps(NamedTuple):
     """Logits over the last axis as gaps to their maximum."""
 
     gap: jax.Array  # [..., C]
+    lost: jax.Array  # [..., C], what rounding took from it; carries no derivative
     exponentials: jax.Array  # [..., C], 0 for a class that alone has the maximum
     top: jax.Array  # [..., 1], the maximum
     log_sum: jax.Array  # [..., 1], log s
@@ -65,14 +70,24 @@ def gaps(x: jax.Array, axis_name: str | None = None) -> Gaps:
     first = first & alone
     top = jnp.where(alone, total(jnp.where(first, x, 0)), level)
     # An impossible class has a logit without a gradient.
-    gap, lost = difference_from_own(jnp.where(jnp.isneginf(x), -jnp.inf, x), top)
+    gap, lost = two_difference(jnp.where(jnp.isneginf(x), -jnp.inf, x), top)
     gap = jnp.where(first, 0, gap)
     e = jnp.where(first, 0, jnp.exp(gap) * (1 + lost))
     rest = total(e)
     one = alone.astype(x.dtype)
     none = rest + one == 0  # no class is possible
     log_sum = jnp.log1p(jnp.where(none, 0, rest - (1 - one)))
-    return Gaps(gap, e, top, log_sum, one, axis_name)
+    lost = jnp.where(first, 0, lost)
+    return Gaps(gap, lost, e, top, log_sum, one, axis_name)
+
+
+def every_log_prob(g: Gaps) -> LogSoftmax:
+    """log p with the digits that rounding takes, and p, of all classes."""
+    log_p, lost = two_difference(g.gap, g.log_sum)
+    whole = g.alone + g.sum(g.exponentials)
+    own_top = (g.gap == 0) & (g.alone == 1)
+    p = jnp.where(own_top, 1, g.exponentials) / jnp.where(whole == 0, 1, whole)
+    return LogSoftmax(log_p, stop_gradient(lost + g.lost), p)
 
 
 def log_normalizer(g: Gaps) -> jax.Array:
