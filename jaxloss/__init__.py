@@ -104,6 +104,7 @@ from jaxloss.vocabulary.statistics import (
     SoftmaxStatistics as SoftmaxStatistics,  # a type, not in `__all__`
 )
 from jaxloss.vocabulary.statistics import (
+    linear_statistics,
     softmax_statistics,
 )
 
@@ -196,6 +197,7 @@ __all__ = [
     "init_adaptive_softmax",
     "linear_cross_entropy",
     "linear_log_probs",
+    "linear_statistics",
     "softmax_statistics",
     # custom
     "make_loss",

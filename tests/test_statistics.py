@@ -190,6 +190,74 @@ def test_log_softmax_of_masked_classes_and_examples():
     assert found[:, 1].tolist() == [0, 0]
 
 
+def test_a_field_that_is_not_used_costs_nothing_in_the_sweep():
+    hidden, kernel = jnp.ones((24, 8)), jnp.ones((8, 64))
+    labels = jnp.zeros((24, 3), int)
+
+    def of(name, labels=labels):
+        def field(hidden, kernel):
+            found = jl.linear_statistics(hidden, kernel, labels, chunk_size=8)
+            return found if name is None else getattr(found, name)
+
+        return jax.jit(field).lower(hidden, kernel).compile()
+
+    def cost(program):
+        return cast(Any, program.cost_analysis())["flops"]
+
+    def exponentials(program):
+        return str(program.as_text()).count(" exponential(")
+
+    assert str(of(None).as_text()).count(" while(") == 1  # in chunks, one sweep
+    assert exponentials(of("predictions")) == 0
+    assert exponentials(of(None)) > 0
+    assert cost(of("entropies")) == cost(of("entropies", None)) < cost(of(None))
+    assert cost(of("log_probs")) < cost(of(None))
+
+
+@pytest.mark.any_program
+def test_statistics_of_a_layer_are_those_of_its_logits():
+    rng = np.random.default_rng(5)
+    hidden = jnp.float32(rng.normal(size=(2, 5, 3)))
+    kernel = jnp.float32(4 * rng.normal(size=(3, 7)))
+    labels = jnp.asarray(rng.integers(0, 7, (2, 5, 2))).at[0, 1, 0].set(-1)
+    keep = jnp.asarray(rng.random((2, 5)) < 0.7)
+    spoiled = jnp.where(keep[..., None], hidden, jnp.nan)
+    options: Any = {"ignore_index": -1, "where": keep}
+
+    def linear(hidden, kernel):
+        return jl.linear_statistics(hidden, kernel, labels, chunk_size=4, **options)
+
+    def table(hidden, kernel):
+        return jl.linear_statistics(hidden, kernel.T, labels, class_axis=0, **options)
+
+    def plain(hidden, kernel):
+        return jl.softmax_statistics(hidden @ kernel, labels, **options)
+
+    def results(function, hidden):
+        def real(hidden, kernel):
+            found = Fields(*function(hidden, kernel))
+            return found.log_probs, *found[1:3], found.log_tail
+
+        value, pull_back = jax.vjp(real, hidden, kernel)
+        slopes = pull_back(jax.tree.map(jnp.cos, value))
+        return value, slopes, function(hidden, kernel).predictions
+
+    @jax.jit
+    def every(hidden, spoiled):
+        return [results(f, spoiled) for f in (linear, table)], results(plain, hidden)
+
+    found, expected = every(hidden, spoiled)
+    for one in found:
+        assert_close(one[:2], expected[:2], 1e-5)
+        assert one[2].tolist() == expected[2].tolist()
+    alone = jl.linear_statistics(hidden, kernel)
+    assert alone.log_probs is None
+    assert alone.log_tail is None
+    one = jl.linear_statistics(hidden, kernel, labels[..., 1])
+    pair = jl.linear_log_probs(hidden, kernel, labels[..., 1])
+    assert_close((one.log_probs, one.entropies), pair, 1e-5)
+
+
 def split_over_devices(function, whole=False):
     mesh = jax.make_mesh((4,), ("model",), (AxisType.Auto,))
     specs = P(None, "model"), P()
@@ -241,3 +309,47 @@ def test_classes_split_over_devices_have_the_same_numbers_and_slopes():
 
     found = jax.jit(split_over_devices(log_p, whole=True))(rows, labels)
     assert_close(found, jl.log_softmax(rows), 1e-6)
+
+
+@pytest.mark.any_program
+def test_statistics_of_a_layer_whose_classes_are_split():
+    rng = np.random.default_rng(6)
+    hidden = jnp.float32(rng.normal(size=(6, 3)))
+    kernel = jnp.float32(3 * rng.normal(size=(3, 12))).at[:, 9].set(0)
+    kernel = kernel.at[:, 2].set(0)
+    hidden = hidden.at[0].set(0)  # all classes alike
+    labels = jnp.asarray([[5, 0], [9, 11], [1, 1], [3, 4], [11, 0], [7, 8]])
+
+    def of(axis_name):
+        def numbers(hidden, kernel):
+            return Fields(
+                *cast(Any, jl.linear_statistics)(
+                    hidden, kernel, labels, chunk_size=4, axis_name=axis_name
+                )
+            )
+
+        return numbers
+
+    mesh = jax.make_mesh((4,), ("model",), (AxisType.Auto,))
+    specs = P(), P(None, "model")
+    split = jax.shard_map(of("model"), mesh=mesh, in_specs=specs, out_specs=P())
+
+    @jax.jit
+    def both(*arrays):
+        found = []
+        for function in (split, of(None)):
+
+            def real(*arrays, function=function):
+                found = function(*arrays)
+                return found.log_probs, *found[1:3], found.log_tail
+
+            value, pull_back = jax.vjp(real, *arrays)
+            slopes = pull_back(jax.tree.map(jnp.cos, value))
+            moved = jax.jvp(real, arrays, jax.tree.map(jnp.cos, arrays))[1]
+            found.append(((value, slopes, moved), function(*arrays).predictions))
+        return found
+
+    one, other = both(hidden, kernel)
+    assert one[1].tolist() == other[1].tolist()
+    assert one[1][0] == 0
+    assert_close(one[0], other[0], 1e-5)

@@ -336,6 +336,11 @@ def sum_of_linear_log_probs(hidden, kernel, labels):
     return jnp.sum(log_probs + entropy)
 
 
+def sum_of_statistics(hidden, kernel, labels):
+    found = jl.linear_statistics(hidden, kernel, labels)
+    return jnp.sum(found.log_probs + found.entropies)
+
+
 def sum_of_log_probs(hidden, kernel, labels):
     every = jax.nn.log_softmax(hidden @ kernel)
     log_probs = jnp.take_along_axis(every, labels[:, None], axis=-1)
@@ -1108,6 +1113,7 @@ VOCABULARY = {
     ),
     "linear_cross_entropy": Card(memory(mean_of_linear, mean_in_full), FLAT),
     "linear_log_probs": Card(memory(sum_of_linear_log_probs, sum_of_log_probs), FLAT),
+    "linear_statistics": Card(memory(sum_of_statistics, sum_of_log_probs), FLAT),
     "softmax_statistics": Card(
         curves(
             jnp.linspace(-6, 10, 121),

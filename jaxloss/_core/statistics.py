@@ -34,7 +34,6 @@ from jaxloss._core.numerics.exact import (
     two_difference,
 )
 from jaxloss._core.numerics.probability import LogSoftmax
-from jaxloss._core.rule.varying import vary_as
 from jaxloss._core.softmax import maximum
 
 
@@ -203,13 +202,13 @@ def statistics(
     return log_probs, entropy(g), log_normalizer(g), tail
 
 
-def share_digits(x: jax.Array, like: jax.Array) -> tuple[jax.Array, jax.Array]:
+def as_digits(x: jax.Array, like: jax.Array) -> tuple[jax.Array, jax.Array]:
     """A class as two real numbers, exact in the dtype of `like`: x = 4096 a + b.
 
     A sweep returns real numbers alone.
     """
-    high, low = x // 4096, x % 4096
-    return vary_as(high.astype(like.dtype), like), vary_as(low.astype(like.dtype), like)
+    high, low = jnp.divmod(x, 4096)
+    return high.astype(like.dtype), low.astype(like.dtype)
 
 
 def join_digits(high: jax.Array, low: jax.Array) -> jax.Array:

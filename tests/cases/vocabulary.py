@@ -231,6 +231,14 @@ def the_statistics(logits, labels, **options):
     return side_by_side(jl.softmax_statistics(logits, labels, **options))
 
 
+def linear_statistics(hidden, kernel, labels, precision, chunk_size, **parameters):
+    return softmax_statistics(logits(hidden, kernel, **parameters), labels)
+
+
+def the_linear_statistics(*arguments, **options):
+    return side_by_side(jl.linear_statistics(*arguments, **options))
+
+
 def the_log_prob(logits, labels, **options):
     return jl.softmax_statistics(logits, labels, **options).log_probs
 
@@ -282,6 +290,13 @@ CASES = [
         EXACT, variant="entropy",
         name="linear_log_probs", tail=False,
         core={"hidden": 1}, domain=DOMAIN,
+    ),
+    Case(
+        the_linear_statistics, linear_statistics,
+        {"hidden": HIDDEN, "labels": LABEL_SETS},
+        {"kernel": KERNEL, "bias": BIAS, "logit_softcap": 3.5, "temperature": 1.3},
+        {**EXACT, "chunk_size": 4}, name="linear_statistics", tail=False,
+        core={"hidden": 1, "labels": 1}, domain=DOMAIN,
     ),
     Case(
         the_statistics, softmax_statistics, {"logits": ROWS, "labels": LABEL_SETS},
