@@ -19,6 +19,7 @@ from jaxloss.binary.margin import (
 from jaxloss.binary.sparsemax import sparsemax_loss
 from jaxloss.custom import make_loss
 from jaxloss.distillation.dense import distillation_loss
+from jaxloss.distillation.sparse import sparse_distillation_loss
 from jaxloss.divergence.jensen_shannon import jensen_shannon_divergence
 from jaxloss.divergence.relative_entropy import (
     convex_kl_divergence,
@@ -163,6 +164,7 @@ __all__ = [
     "wasserstein_distance",
     # distillation
     "distillation_loss",
+    "sparse_distillation_loss",
     # embedding
     "circle_loss",
     "cosine_distance",

@@ -175,3 +175,137 @@ def test_classes_split_over_devices(divergence):
 
     one, other = both(student, teacher, temperature)
     assert_close(one, other, 2e-6)
+
+
+def top(student, teacher, k):
+    """The teacher's k most probable classes, exactly, and the log of the rest."""
+    found = jl.softmax_statistics(teacher, jnp.argsort(-teacher)[..., :k])
+    return jnp.argsort(-teacher)[..., :k], found.log_probs, found.log_tail
+
+
+@pytest.mark.any_program
+@each_kind
+def test_all_classes_are_the_dense_loss(divergence):
+    student, teacher = draw(5, spread=4.0)
+    every = top(student, jnp.asarray(teacher), 6)
+    plain = jl.distillation_loss(student, teacher, divergence=divergence)
+    for tail in ("bucket", "renormalize"):
+
+        def loss(x, tail=tail):
+            return jl.sparse_distillation_loss(
+                x, every[0], every[1], divergence=divergence, tail=tail
+            )
+
+        assert_close(jax.jit(loss)(student), plain, 2e-6)
+        slope = jax.jit(jax.grad(lambda x, loss=loss: jnp.sum(loss(x))))(student)
+        assert np.isfinite(slope).all()
+
+
+@pytest.mark.any_program
+@each_kind
+def test_a_true_tail_makes_a_divergence_of_coarse_distributions(divergence):
+    _, teacher = draw(6, spread=8.0, classes=30, batch=60)
+    ids, log_probs, log_tail = top(teacher, jnp.asarray(teacher), 4)
+
+    def loss(x, **tail):
+        return np.asarray(
+            jl.sparse_distillation_loss(
+                x, ids, log_probs, divergence=divergence, **tail
+            )
+        )
+
+    same = loss(teacher, teacher_log_tail=log_tail)
+    assert np.all(same >= 0)
+    assert np.all(same < 1e-10)
+    near = loss(teacher + 1e-3 * np.cos(teacher), teacher_log_tail=log_tail)
+    assert np.all(near >= 0)
+    if divergence == "forward_kl":  # its own rest, by expm1
+        assert np.all(np.abs(loss(teacher)) < 2e-6)
+
+
+@pytest.mark.parametrize("peak", [10.0, 40.0, 90.0])
+def test_the_tail_of_a_peaked_student_keeps_its_digits(peak):
+    student = jnp.array([peak, 1.0, 0.0, -1.0])
+    known = [0], jnp.log(jnp.array([0.75]))
+
+    def loss(x):
+        return jl.sparse_distillation_loss(x, *known)
+
+    value, slope = jax.jit(jax.value_and_grad(loss))(student)
+    with mp.workdps(60):
+        q = exact_softmax(student)
+        p = mp.exp(mpf(float(known[1][0])))
+        rest = sum(q[1:])
+        true = p * mp.log(p / q[0]) + (1 - p) * mp.log((1 - p) / rest)
+        slopes = [q[0] - p, *(x * (1 - (1 - p) / rest) for x in q[1:])]
+        np.testing.assert_allclose(value, float(true), rtol=1e-6)
+        np.testing.assert_allclose(slope, [float(x) for x in slopes], rtol=2e-6)
+
+
+@pytest.mark.any_program
+def test_padding_repeated_ids_and_a_teacher_above_1():
+    x = jnp.array([[0.2, 1.0, -0.3, 0.4]])
+    plain = jl.sparse_distillation_loss(x, [[1, 3]], jnp.log(jnp.array([[0.5, 0.2]])))
+    padded = jnp.array([[-INF, np.log(0.5), -INF, np.log(0.2)]], jnp.float32)
+    found = jl.sparse_distillation_loss(x, [[-1, 1, -1, 3]], padded)
+    assert_close(found, plain, 1e-6)
+    twice = jl.sparse_distillation_loss(x, [[1, 1]], jnp.log(jnp.array([[0.5, 0.2]])))
+    lost = jl.sparse_distillation_loss(x, [[-1, 1]], jnp.log(jnp.array([[0.5, 0.2]])))
+    assert np.isnan([twice, lost]).all()
+    above = jnp.log(jnp.array([[0.7, 0.31]]))
+    value, slope = jax.value_and_grad(
+        lambda x: jl.sparse_distillation_loss(x, [[1, 3]], above, reduction="sum")
+    )(x)
+    q = np.exp(x[0] - jl.softmax_statistics(x[0]).log_normalizers)
+    true = 0.7 * np.log(0.7 / q[1]) + 0.31 * np.log(0.31 / q[3])
+    np.testing.assert_allclose(value, true, rtol=1e-5)
+    np.testing.assert_allclose(slope[0], 1.01 * q - [0, 0.7, 0, 0.31], rtol=1e-5)
+
+
+@pytest.mark.any_program
+def test_the_kinds_of_tail_have_their_limits():
+    x, ids, log_p = jnp.zeros((2, 4)), jnp.array([[0, 1]]), jnp.full((2, 2), -1.0)
+    loss: Any = jl.sparse_distillation_loss
+    for divergence in ("reverse_kl", "jensen_shannon"):
+        with pytest.raises(ValueError, match="`tail` must be"):
+            loss(x, ids, log_p, divergence=divergence, tail="ignore")
+    with pytest.raises(ValueError, match="`tail` must be one of"):
+        loss(x, ids, log_p, tail="drop")
+    with pytest.raises(ValueError, match="at least two classes"):
+        loss(x, ids[:, :1], log_p[:, :1], tail="renormalize")
+    with pytest.raises(ValueError, match="`teacher_log_tail` must be None"):
+        loss(x, ids, log_p, teacher_log_tail=0.0, tail="renormalize")
+    with pytest.raises(ValueError, match="`teacher_log_probs` must broadcast"):
+        loss(x, ids, log_p[:, :1, None])
+    p = jnp.log(jnp.array([0.5, 0.25]))
+    ignored = loss(x, ids, p, tail="ignore")
+    true = 0.5 * np.log(0.5 / 0.25)
+    np.testing.assert_allclose(ignored, [true, true], rtol=1e-6)
+
+
+@pytest.mark.any_program
+def test_sparse_classes_split_over_devices():
+    student, teacher = draw(7, spread=3.0, batch=4, classes=12)
+    ids, log_probs, _ = top(student, jnp.asarray(teacher), 3)
+
+    def of(axis_name):
+        def loss(student, log_probs):
+            return jl.sparse_distillation_loss(
+                student, ids, log_probs, temperature=1.5, axis_name=axis_name
+            )
+
+        return loss
+
+    mesh = jax.make_mesh((4,), ("model",), (AxisType.Auto,))
+    specs = P(None, "model"), P()
+    split = jax.shard_map(of("model"), mesh=mesh, in_specs=specs, out_specs=P())
+
+    @jax.jit
+    def both(*arrays):
+        found = []
+        for loss in (split, of(None)):
+            value, pull_back = jax.vjp(loss, *arrays)
+            found.append((value, pull_back(jnp.arange(1.0, 5))))
+        return found
+
+    assert_close(*both(student, log_probs), 2e-6)

@@ -106,16 +106,20 @@ def entropy(g: Gaps) -> jax.Array:
 
 def log_probs_at(g: Gaps, ids: jax.Array) -> jax.Array:
     """log p of the classes `ids` [..., K]; any number for one that is no class."""
-    local = own_index(ids, g.gap, -1, g.axis_name)
-    if is_split(g.gap, -1):  # a gather does not know where to put its result
-        at = members_each(g.gap, local)
-        picked = jnp.sum(jnp.where(at, g.gap[..., None, :], 0), axis=-1)
-    else:
-        picked = jnp.take_along_axis(g.gap, local, axis=-1, mode="clip")
-    if g.axis_name is not None:
-        here = (local >= 0) & (local < g.gap.shape[-1])
-        picked = sum_over_devices(jnp.where(here, picked, 0), g.axis_name)
-    return picked - g.log_sum
+    return pick_several(g.gap, ids, g.axis_name) - g.log_sum
+
+
+def pick_several(x: jax.Array, ids: jax.Array, axis_name: str | None) -> jax.Array:
+    """The numbers of x [..., C] at `ids` [..., K], of the classes of all devices."""
+    local = own_index(ids, x, -1, axis_name)
+    if is_split(x, -1):  # a gather does not know where to put its result
+        at = members_each(x, local)
+        return jnp.sum(jnp.where(at, x[..., None, :], 0), axis=-1)
+    picked = jnp.take_along_axis(x, local, axis=-1, mode="clip")
+    if axis_name is None:
+        return picked
+    here = (local >= 0) & (local < x.shape[-1])
+    return sum_over_devices(jnp.where(here, picked, 0), axis_name)
 
 
 def members_each(like, local):
