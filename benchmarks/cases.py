@@ -119,6 +119,33 @@ def _soft(rng, shrink):
     return _normal(rng, n, 1000), q / q.sum(-1, keepdims=True)
 
 
+def _student_and_teacher(rng, shrink):
+    n = max(16384 // shrink, 2)
+    return _normal(rng, n, 4096), _normal(rng, n, 4096)
+
+
+def _forward_kl(logits, teacher):
+    log_p = jax.nn.log_softmax(teacher)
+    log_q = jax.nn.log_softmax(logits)
+    return jnp.mean(optax.losses.kl_divergence_with_log_targets(log_q, log_p))
+
+
+def _known_classes(rng, shrink):
+    logits, teacher = _student_and_teacher(rng, shrink)
+    ids = np.argsort(-teacher, axis=-1)[:, :16].astype(np.int32)
+    e = np.exp(teacher)
+    share = np.take_along_axis(e, ids, -1) / e.sum(-1, keepdims=True)
+    return logits, ids, np.log(share).astype(np.float32)
+
+
+def _sparse_forward_kl(logits, ids, log_p):
+    """The tail as what is left of 1, which loses its digits for a sure student."""
+    log_q = jnp.take_along_axis(jax.nn.log_softmax(logits), ids, -1)
+    p, q = (1 - jnp.sum(jnp.exp(x), -1) for x in (log_p, log_q))
+    known = jnp.sum(jnp.exp(log_p) * (log_p - log_q), -1)
+    return jnp.mean(known + p * (jnp.log(p) - jnp.log(q)))
+
+
 def _embeddings(rng, shrink):
     n = 4096 // shrink
     return _normal(rng, n, 128), np.repeat(np.arange(n // 2, dtype=np.int32), 2)
@@ -561,6 +588,18 @@ ROWS = [
         keras=_keras("categorical_crossentropy", from_logits=True),
         torch=_torch("cross_entropy"),
         floor=0.95,
+    ),
+    Row(
+        "distillation 16384 x 4096",
+        _student_and_teacher,
+        ours(jl.distillation_loss),
+        optax=_forward_kl,
+    ),
+    Row(
+        "sparse distillation 16384 x 4096, 16 known",
+        _known_classes,
+        ours(jl.sparse_distillation_loss),
+        more={"jax by differences": _sparse_forward_kl},
     ),
     Row(
         "ntxent 4096 x 128",

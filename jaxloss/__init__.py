@@ -39,6 +39,8 @@ from jaxloss.contrast.info_nce import info_nce_loss
 from jaxloss.contrast.siglip import siglip_loss
 from jaxloss.contrast.supervised import supervised_contrastive_loss
 from jaxloss.custom import make_loss
+from jaxloss.distillation.dense import distillation_loss
+from jaxloss.distillation.sparse import sparse_distillation_loss
 from jaxloss.divergence.jensen_shannon import jensen_shannon_divergence
 from jaxloss.divergence.relative_entropy import (
     convex_kl_divergence,
@@ -79,6 +81,7 @@ from jaxloss.multiclass.hinge import (
     multiclass_perceptron_loss,
 )
 from jaxloss.multiclass.likelihood import nll_loss
+from jaxloss.multiclass.log_softmax import log_softmax
 from jaxloss.multiclass.multilabel import (
     multilabel_margin_loss,
     multilabel_soft_margin_loss,
@@ -122,6 +125,13 @@ from jaxloss.vocabulary.adaptive import (
     init_adaptive_softmax,
 )
 from jaxloss.vocabulary.linear import linear_cross_entropy, linear_log_probs
+from jaxloss.vocabulary.statistics import (
+    SoftmaxStatistics as SoftmaxStatistics,  # a type, not in `__all__`
+)
+from jaxloss.vocabulary.statistics import (
+    linear_statistics,
+    softmax_statistics,
+)
 
 __version__ = "0.1.0"
 
@@ -154,6 +164,7 @@ __all__ = [
     # multiclass
     "categorical_hinge_loss",
     "generalized_cross_entropy",
+    "log_softmax",
     "make_fenchel_young_loss",
     "multi_margin_loss",
     "multiclass_hinge_loss",
@@ -175,6 +186,9 @@ __all__ = [
     "kl_divergence",
     "kl_divergence_with_log_targets",
     "wasserstein_distance",
+    # distillation
+    "distillation_loss",
+    "sparse_distillation_loss",
     # embedding
     "circle_loss",
     "cosine_distance",
@@ -224,6 +238,8 @@ __all__ = [
     "init_adaptive_softmax",
     "linear_cross_entropy",
     "linear_log_probs",
+    "linear_statistics",
+    "softmax_statistics",
     # alignment
     "bradley_terry_loss",
     "cispo_loss",

@@ -16,6 +16,7 @@ pytestmark = [pytest.mark.usefixtures("device"), pytest.mark.any_program]
 IN_CHUNKS = {
     "linear_cross_entropy",
     "linear_log_probs",
+    "linear_statistics",
     "adaptive_softmax_cross_entropy",
     "adaptive_softmax_predict",
 }
@@ -115,6 +116,7 @@ def test_rows_in_chunks_need_a_number(name):
     calls = {
         "linear_cross_entropy": lambda h, y: jl.linear_cross_entropy(h, kernel, y),
         "linear_log_probs": lambda h, y: jl.linear_log_probs(h, kernel, y),
+        "linear_statistics": lambda h, y: jl.linear_statistics(h, kernel, y),
         "adaptive_softmax_cross_entropy": lambda h, y: (
             jl.adaptive_softmax_cross_entropy(h, y, parameters, [2])
         ),

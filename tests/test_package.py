@@ -20,9 +20,9 @@ import jaxloss
 ROOT = Path(__file__).parent.parent
 SOURCES = ROOT / "jaxloss"
 
-FAMILIES = ["regression", "binary", "multiclass", "divergence", "embedding", "contrast"]
-FAMILIES += ["forecast", "ranking", "sequence", "segmentation", "boxes", "vocabulary"]
-FAMILIES += ["alignment", "custom"]
+FAMILIES = ["regression", "binary", "multiclass", "divergence", "distillation"]
+FAMILIES += ["embedding", "contrast", "forecast", "ranking", "sequence", "segmentation"]
+FAMILIES += ["boxes", "vocabulary", "alignment", "custom"]
 
 # What `import jaxloss` may add to `import jax`, in seconds of this process: other
 # processes of the suite run at the same time.

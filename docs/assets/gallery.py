@@ -383,6 +383,32 @@ def memory(of, in_full):
     return draw
 
 
+def of_kinds(loss):
+    """The three divergences of a student with one free logit from its teacher."""
+
+    def draw(figure):
+        axes = figure.subplots()
+        x = jnp.linspace(-6, 8, 121)
+        for line, kind in zip(
+            LINES, ["forward_kl", "reverse_kl", "jensen_shannon"], strict=False
+        ):
+            logits = jnp.stack([x, 0 * x], -1)
+            height = loss(logits, jnp.array([1.0, 0.0]), divergence=kind)
+            axes.plot(x, height, label=kind, **line)
+        axes.axhline(0, color=GREY, lw=0.6, zorder=0)
+        axes.set(xlabel="logit of the student", ylabel="loss")
+        figure.legend(loc="outside lower center", ncols=3, columnspacing=0.8)
+
+    return draw
+
+
+def from_one_class(logits, teacher, **options):
+    """The same from the first class of a teacher who has two classes more."""
+    logits = jnp.concatenate([logits, logits[..., 1:]], -1)
+    known = [0], jnp.log(jnp.array([0.6]))
+    return jl.sparse_distillation_loss(logits, *known, **options)
+
+
 def mean_of_linear(hidden, kernel, labels):
     return jl.linear_cross_entropy(hidden, kernel, labels, reduction="mean")
 
@@ -396,6 +422,11 @@ def mean_in_full(hidden, kernel, labels):
 def sum_of_linear_log_probs(hidden, kernel, labels):
     log_probs, entropy = jl.linear_log_probs(hidden, kernel, labels)
     return jnp.sum(log_probs + entropy)
+
+
+def sum_of_statistics(hidden, kernel, labels):
+    found = jl.linear_statistics(hidden, kernel, labels)
+    return jnp.sum(found.log_probs + found.entropies)
 
 
 def sum_of_log_probs(hidden, kernel, labels):
@@ -869,6 +900,19 @@ MULTICLASS = {
         "The loss falls towards a larger logit of class 0, the label, and is level "
         "where the label is far behind: there the slope returns to 0.",
     ),
+    "log_softmax": Card(
+        curves(
+            jnp.linspace(-4, 6, 121),
+            lambda x, n: jl.log_softmax(
+                jnp.zeros(8).at[0].set(x), where=jnp.arange(8) < n
+            )[0],
+            "logit of one class",
+            "classes",
+            (2.0, 4.0, 8.0),
+        ),
+        "The log-probability of one class over its logit: it rises with a slope of 1 "
+        "and bends to 0 where the logit is far above those of the other classes.",
+    ),
     "make_fenchel_young_loss": Card(
         fenchel_young,
         "The loss that logsumexp makes at three temperatures: at 1 it is the smooth "
@@ -994,6 +1038,20 @@ DIVERGENCE = {
         transport,
         "A narrow predicted histogram to the left of a wide target histogram; beside "
         "them their running sums. The shaded area between the sums is the loss.",
+    ),
+}
+
+DISTILLATION = {
+    "distillation_loss": Card(
+        of_kinds(jl.distillation_loss),
+        "The divergence of a student's coin from its teacher's, 0 where both logits "
+        "are 1: forward and reverse divergence rise without bound on one side each, "
+        "and Jensen-Shannon stays low on both.",
+    ),
+    "sparse_distillation_loss": Card(
+        of_kinds(from_one_class),
+        "The three divergences of a student of three classes from a teacher of whom "
+        "one class is known, of probability 0.6: 0 where the student agrees.",
     ),
 }
 
@@ -1267,6 +1325,22 @@ VOCABULARY = {
     ),
     "linear_cross_entropy": Card(memory(mean_of_linear, mean_in_full), FLAT),
     "linear_log_probs": Card(memory(sum_of_linear_log_probs, sum_of_log_probs), FLAT),
+    "linear_statistics": Card(memory(sum_of_statistics, sum_of_log_probs), FLAT),
+    "softmax_statistics": Card(
+        curves(
+            jnp.linspace(-6, 10, 121),
+            lambda x, n: (
+                jl.softmax_statistics(
+                    jnp.zeros(8).at[0].set(x), where=jnp.arange(8) < n
+                ).entropies
+            ),
+            "logit of one class",
+            "classes",
+            (2.0, 4.0, 8.0),
+        ),
+        "The entropy over the logit of one class among two, four and eight: highest "
+        "where that logit is that of the others, and 0 where it is far above them.",
+    ),
 }
 
 MARGIN = jnp.linspace(-8, 8, 121)
@@ -1396,6 +1470,7 @@ CARDS = {
     **BINARY,
     **MULTICLASS,
     **DIVERGENCE,
+    **DISTILLATION,
     **EMBEDDING,
     **FORECAST,
     **RANKING,

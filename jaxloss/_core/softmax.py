@@ -75,6 +75,13 @@ def widen(x: jax.Array) -> jax.Array:
     return x if x.dtype == jnp.float64 else x.astype(jnp.float32)
 
 
+@pointwise
+def divide_logits(x: jax.Array, temperature: jax.Array):
+    """x / temperature; where x is -inf, the derivative by the temperature is 0."""
+    finite = jnp.where(jnp.isneginf(x), 0, x)
+    return x / temperature, (1 / temperature, -finite / jnp.square(temperature))
+
+
 def maximum(logits: jax.Array, axis: Axes, axis_name: str | None = None) -> jax.Array:
     """The largest logit, 0 where none is possible; carries no derivative.
 

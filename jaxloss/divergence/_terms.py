@@ -1,14 +1,9 @@
-"""What the divergences share: the check of their arguments, and one term."""
+"""What the divergences share: the check of their arguments."""
 
 from __future__ import annotations
 
-import math
-
-import jax.numpy as jnp
-
 from jaxloss._core.arguments import checks
 from jaxloss._core.arguments.classes import mask_classes
-from jaxloss._core.numerics.functions import power_series
 
 
 def divergence_arguments(
@@ -31,20 +26,3 @@ def divergence_arguments(
     first = examples.select(first.astype(dtype), fill[0])
     second = examples.select(second, fill[1])
     return first, second, examples
-
-
-# The Bregman divergence of the negative entropy, with s = t e^z:
-#     t log(t/s) - t + s = t (e^z - 1 - z).
-# A power series replaces it for |z| < 1, where the terms cancel.
-def bregman(t, s, z):
-    near = jnp.abs(z) < 1
-    small = jnp.where(near, z, 0)
-    series = t * (small * small) * power_series(_EXP_TAIL[z.dtype], small)
-    return jnp.where(near, series, s - t * (1 + jnp.where(near, 0, z)))
-
-
-# (e^z - 1 - z)/z² = Σ_k _EXP_TAIL[k] z^k.
-_EXP_TAIL = {
-    jnp.dtype("float32"): [1 / math.factorial(k + 2) for k in range(10)],
-    jnp.dtype("float64"): [1 / math.factorial(k + 2) for k in range(18)],
-}

@@ -9,11 +9,12 @@ from jaxloss._core.arguments import checks
 from jaxloss._core.arguments.public import public
 from jaxloss._core.arguments.tail import Reduction
 from jaxloss._core.arguments.types import ArrayLike
+from jaxloss._core.numerics.divergence import bregman
 from jaxloss._core.numerics.exact import zero_safe_product
 from jaxloss._core.numerics.functions import accurate_expm1
 from jaxloss._core.numerics.probability import log_quotient
 from jaxloss._core.rule.analytic import pointwise
-from jaxloss.divergence._terms import bregman, divergence_arguments
+from jaxloss.divergence._terms import divergence_arguments
 
 
 @public()

@@ -18,7 +18,14 @@ from jaxloss._core.numerics.functions import accurate_tanh, power_series
 from jaxloss._core.rule.analytic import pointwise
 from jaxloss._core.rule.dropped import guard
 from jaxloss._core.rule.varying import vary_as
-from jaxloss._core.softmax import excess, is_class, maximum, pick, surprisal
+from jaxloss._core.softmax import (
+    divide_logits,
+    excess,
+    is_class,
+    maximum,
+    pick,
+    surprisal,
+)
 from jaxloss._core.sweeps.operands import Options
 
 
@@ -173,7 +180,7 @@ def logits(x, shared):
         x = _softcap(x, jnp.broadcast_to(cap, x.shape))
     if shared.temperature is not None:
         temperature = vary_as(shared.temperature, x)
-        x = _divide(x, jnp.broadcast_to(temperature, x.shape))
+        x = divide_logits(x, jnp.broadcast_to(temperature, x.shape))
     return x
 
 
@@ -196,13 +203,6 @@ def _softcap(x, cap):
     near = (y * y * y) * power_series(terms, y * y) * (slope / 2)
     far = value - jnp.where(u == 0, 0, z) * slope
     return cap * value, (slope, jnp.where(jnp.abs(z) < 1, near, far))
-
-
-@pointwise
-def _divide(x, temperature):
-    """x / temperature; where x is -inf, the derivative by the temperature is 0."""
-    finite = jnp.where(jnp.isneginf(x), 0, x)
-    return x / temperature, (1 / temperature, -finite / jnp.square(temperature))
 
 
 def clip_labels(x, labels, axis_name):

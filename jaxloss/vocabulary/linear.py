@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import operator
 
 import jax
 import jax.numpy as jnp
@@ -16,21 +15,22 @@ from jaxloss._core.arguments.classes import (
     ignored,
     weight_of_label,
 )
-from jaxloss._core.arguments.classes import (
-    per_class as per_class_array,
-)
 from jaxloss._core.arguments.public import public
 from jaxloss._core.arguments.tail import Reduction
 from jaxloss._core.arguments.types import ArrayLike
-from jaxloss._core.devices import check_shared, check_split, class_count
+from jaxloss._core.devices import check_shared, class_count
 from jaxloss._core.softmax import is_class
 from jaxloss._core.sweeps.linear import map_rows
 from jaxloss._core.sweeps.operands import Operands
+from jaxloss.vocabulary._arguments import (
+    layer_arguments,
+    logit_parameters,
+    per_class_of,
+    unless,
+)
 from jaxloss.vocabulary._layer import (
     Fixed,
     Own,
-    Shared,
-    floating_array,
     label_array,
     mask_rows,
     sweep_options,
@@ -152,20 +152,22 @@ def linear_cross_entropy(
         Gemma Team, "Gemma 2: Improving Open Language Models at a Practical Size", 2024,
         section 2 (logit_softcap), https://arxiv.org/abs/2408.00118
     """
-    hidden, kernel, labels, dtype, class_axis = _arguments(
-        hidden, kernel, labels, axis_name, class_axis
+    hidden, kernel, dtype, class_axis = layer_arguments(
+        hidden, kernel, axis_name, class_axis
     )
+    labels = label_array(labels, hidden)
+    check_shared("labels", labels, axis_name)
     tail = _tail_of(where, weights, reduction, labels, ignore_index, dtype)
     labels = labels if tail.keep is None else jnp.where(tail.keep, labels, 0)
     hidden = mask_rows(hidden, tail)
     labels = _check_labels(labels, kernel, class_axis, axis_name, tail)
 
-    per_class = functools.partial(_per_class, kernel, class_axis, dtype)
-    shared = _logit_parameters(per_class, bias, logit_softcap, temperature, dtype)
+    per_class = functools.partial(per_class_of, kernel, class_axis, dtype)
+    shared = logit_parameters(per_class, bias, logit_softcap, temperature, dtype)
     shared = shared._replace(
         class_weights=per_class("class_weights", class_weights),
-        label_smoothing=_unless(0, "label_smoothing", label_smoothing, dtype),
-        z_loss=_unless(0, "z_loss", z_loss, dtype),
+        label_smoothing=unless(0, "label_smoothing", label_smoothing, dtype),
+        z_loss=unless(0, "z_loss", z_loss, dtype),
     )
     mass = None
     if shared.class_weights is not None:
@@ -258,17 +260,19 @@ def linear_log_probs(
         Rafael Rafailov et al., "Direct Preference Optimization: Your Language Model is
         Secretly a Reward Model", 2023, https://arxiv.org/abs/2305.18290
     """
-    hidden, kernel, labels, dtype, class_axis = _arguments(
-        hidden, kernel, labels, axis_name, class_axis
+    hidden, kernel, dtype, class_axis = layer_arguments(
+        hidden, kernel, axis_name, class_axis
     )
+    labels = label_array(labels, hidden)
+    check_shared("labels", labels, axis_name)
     tail = _tail_of(where, None, "none", labels, ignore_index, dtype).spread(
         labels.shape
     )
     labels = labels if tail.keep is None else jnp.where(tail.keep, labels, 0)
     hidden = mask_rows(hidden, tail)
     labels = _check_labels(labels, kernel, class_axis, axis_name, tail)
-    per_class = functools.partial(_per_class, kernel, class_axis, dtype)
-    shared = _logit_parameters(per_class, bias, logit_softcap, temperature, dtype)
+    per_class = functools.partial(per_class_of, kernel, class_axis, dtype)
+    shared = logit_parameters(per_class, bias, logit_softcap, temperature, dtype)
     operands = Operands(hidden, kernel, Own(), shared)
     # The entropy's gradient needs a second array as large as the logits.
     options = sweep_options(chunk_size, precision, axis_name, class_axis, share=2)
@@ -286,75 +290,3 @@ def _check_labels(labels, kernel, class_axis, axis_name, tail):
     valid = tail.counts(is_class(kernel, labels, class_axis, axis_name))
     classes = class_count(kernel, (class_axis,), axis_name)
     return checks.check_values("labels", labels, valid, f"in [0, {classes})")
-
-
-def _arguments(hidden, kernel, labels, axis_name, class_axis):
-    """Checks hidden [..., D], the kernel and labels [...]; finds the loss dtype.
-
-    Returns them with the loss dtype and the class axis of the kernel, 0 or 1.
-    """
-    hidden, _ = checks.class_array("hidden", hidden, -1, "feature")
-    kernel = floating_array("kernel", kernel, hidden)
-    class_axis = _check_kernel(kernel, hidden.shape[-1], class_axis)
-    labels = label_array(labels, hidden)
-    check_split("kernel", kernel, axis_name)
-    check_shared("hidden", hidden, axis_name)
-    check_shared("labels", labels, axis_name)
-    dtype = checks.compute_dtype(hidden, kernel)
-    # A matrix product needs operands of one dtype: if they differ, both are widened.
-    operand = hidden.dtype if hidden.dtype == kernel.dtype else dtype
-    arrays = hidden.astype(operand), kernel.astype(operand), labels
-    return *arrays, dtype, class_axis
-
-
-def _check_kernel(kernel, features, class_axis):
-    """The class axis of the kernel, counted from the front."""
-    checks.check_integer("class_axis", class_axis)
-    if class_axis not in (-2, -1, 0, 1):
-        raise ValueError(
-            "`class_axis` must be 1 or -1 for a kernel (features, classes), or 0 or -2 "
-            f"for one of (classes, features), got {class_axis}."
-        )
-    axis = operator.index(class_axis) % 2
-    if kernel.ndim != 2 or kernel.shape[1 - axis] != features:
-        other = kernel.ndim == 2 and kernel.shape[axis] == features
-        asked = "(features, classes)" if axis else "(classes, features)"
-        way = "for an embedding table [C, D] pass `class_axis=0`"
-        way = way if axis else "for a kernel [D, C] leave out `class_axis`"
-        end = f"; {way}." if other else "."
-        raise ValueError(
-            f"`kernel` must have the shape {asked} with the {features} features of "
-            f"`hidden`, got shape {kernel.shape}{end}"
-        )
-    if not kernel.shape[axis]:
-        raise ValueError(
-            f"`kernel` must have at least one class, got shape {kernel.shape} with "
-            f"class_axis={class_axis}."
-        )
-    return axis
-
-
-def _logit_parameters(per_class, bias, logit_softcap, temperature, dtype):
-    cap = None
-    if logit_softcap is not None:
-        cap = checks.scalar("logit_softcap", logit_softcap, dtype)
-    return Shared(
-        bias=per_class("bias", bias),
-        logit_softcap=cap,
-        temperature=_unless(1, "temperature", temperature, dtype),
-    )
-
-
-def _per_class(kernel, class_axis, dtype, name, value):
-    """One number per class, [1, C], or None."""
-    if value is None:
-        return None
-    array = per_class_array(name, value, kernel, (class_axis,), dtype)
-    return array if class_axis else array.T
-
-
-def _unless(neutral, name, value, dtype):
-    """A parameter as a scalar; None if it is the Python number that changes nothing."""
-    if isinstance(value, int | float) and value == neutral:
-        return None
-    return checks.scalar(name, value, dtype)

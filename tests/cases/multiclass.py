@@ -46,6 +46,13 @@ def log_softmax(x):
     return np.array([(v - top) - log_sum for v in x]), top + log_sum
 
 
+def every_log_softmax(logits):
+    found = np.zeros(logits.shape)
+    for i in np.ndindex(logits.shape[:-1]):
+        found[i] = log_softmax(logits[i])[0]
+    return found
+
+
 def soft_cross_entropy(
     logits, labels, class_weights=None, label_smoothing=0.0, z_loss=0.0
 ):
@@ -160,6 +167,10 @@ CASES = [
         class_inputs=("log_probs",), class_parameters=("class_weights",),
         mass=label_mass,
         invalid={"labels": (-1, 5)},
+    ),
+    Case(
+        jl.log_softmax, every_log_softmax, {"logits": CLASS_LOGITS},
+        tail=False, core={"logits": 1},
     ),
     Case(
         jl.softmax_focal_loss, focal, INTEGER, {"gamma": 1.6},

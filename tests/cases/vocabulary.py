@@ -183,6 +183,70 @@ def the_entropies(*arguments, **options):
     return jl.linear_log_probs(*arguments, **options)[1]
 
 
+# Of each example three labels; the third row repeats one, the fifth has a sure class.
+LABEL_SETS = np.array(
+    [[3, 0, 2], [1, 4, 0], [2, 0, 2], [1, 3, 0], [2, 1, 4], [0, 4, 3]]
+)
+ROWS = np.array(
+    [
+        [0.7, -1.2, 0.1, 1.9, -0.9],
+        [6.0, -0.3, 0.2, -1.0, 0.6],
+        [0.5, 4.5, -0.8, 0.3, 1.1],
+        [31.0, 30.2, 29.1, 30.9, 28.5],
+        [-0.1, -1.2, 12.9, -2.4, -1.1],
+        [0.02, 0.01, -0.01, 0.03, -0.2],
+    ]
+)
+
+
+def statistics_of(row, labels):
+    """The log-probability of each label, entropy, log-sum-exp and log of the rest."""
+    best = int(np.argmax(row))
+    others = (math.exp(v - row[best]) for j, v in enumerate(row) if j != best)
+    above = math.log1p(math.fsum(others))  # a sure class is within 1e-16 of log 1
+    log_p, log_sum = [(v - row[best]) - above for v in row], row[best] + above
+    outside = [v for j, v in enumerate(log_p) if j not in labels]
+    # Relative to the largest: a rest of 1e-6 is a sum of small numbers, not 1 - Σ.
+    top = max(outside)
+    tail = top + math.log(math.fsum(math.exp(v - top) for v in outside))
+    entropy = -math.fsum(math.exp(v) * v for v in log_p)
+    return [*(log_p[k] for k in labels), entropy, log_sum, tail]
+
+
+def softmax_statistics(logits, labels):
+    batch, k = logits.shape[:-1], labels.shape[-1]
+    labels = np.broadcast_to(labels, (*batch, k))
+    found = np.zeros((*batch, 3 + k))
+    for i in np.ndindex(batch):
+        found[i] = statistics_of(logits[i], list(labels[i]))
+    return found
+
+
+def side_by_side(found):
+    numbers = [found.entropies, found.log_normalizers, found.log_tail]
+    return jnp.concatenate([found.log_probs, jnp.stack(numbers, -1)], -1)
+
+
+def the_statistics(logits, labels, **options):
+    return side_by_side(jl.softmax_statistics(logits, labels, **options))
+
+
+def linear_statistics(hidden, kernel, labels, precision, chunk_size, **parameters):
+    return softmax_statistics(logits(hidden, kernel, **parameters), labels)
+
+
+def the_linear_statistics(*arguments, **options):
+    return side_by_side(jl.linear_statistics(*arguments, **options))
+
+
+def the_log_prob(logits, labels, **options):
+    return jl.softmax_statistics(logits, labels, **options).log_probs
+
+
+def log_prob_of_one(logits, labels):
+    return softmax_statistics(logits, labels[..., None])[..., 0]
+
+
 INPUTS = {"hidden": HIDDEN, "labels": LABELS}
 # Of one example: its features. The products round their operands on accelerators
 # unless told not to.
@@ -226,6 +290,22 @@ CASES = [
         EXACT, variant="entropy",
         name="linear_log_probs", tail=False,
         core={"hidden": 1}, domain=DOMAIN,
+    ),
+    Case(
+        the_linear_statistics, linear_statistics,
+        {"hidden": HIDDEN, "labels": LABEL_SETS},
+        {"kernel": KERNEL, "bias": BIAS, "logit_softcap": 3.5, "temperature": 1.3},
+        {**EXACT, "chunk_size": 4}, name="linear_statistics", tail=False,
+        core={"hidden": 1, "labels": 1}, domain=DOMAIN,
+    ),
+    Case(
+        the_statistics, softmax_statistics, {"logits": ROWS, "labels": LABEL_SETS},
+        name="softmax_statistics", tail=False, core={"logits": 1, "labels": 1},
+    ),
+    Case(
+        the_log_prob, log_prob_of_one, {"logits": ROWS, "labels": LABELS},
+        variant="one label", name="softmax_statistics", tail=False,
+        core={"logits": 1}, invalid={"labels": (-1, 5)},
     ),
     Case(
         adaptive, adaptive_cross_entropy,

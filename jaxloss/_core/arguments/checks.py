@@ -167,6 +167,7 @@ class Interval:
     minimum: float = -math.inf
     maximum: float = math.inf
     open_minimum: bool = False
+    open_maximum: bool = False
 
     def check(self, name: str, value: Any) -> None:
         """Raises if a Python or NumPy number, or array, leaves the interval."""
@@ -175,10 +176,12 @@ class Interval:
             raise TypeError(f"`{name}` must be real, got {number.dtype}.")
         number = number.astype(np.float64)
         low = number > self.minimum if self.open_minimum else number >= self.minimum
-        if not np.all(low & (number <= self.maximum)):
-            bracket = "(" if self.open_minimum else "["
+        high = number < self.maximum if self.open_maximum else number <= self.maximum
+        if not np.all(low & high):
+            left = "(" if self.open_minimum else "["
+            right = ")" if self.open_maximum else "]"
             raise ValueError(
-                f"`{name}` must be in {bracket}{self.minimum}, {self.maximum}], "
+                f"`{name}` must be in {left}{self.minimum}, {self.maximum}{right}, "
                 f"got {value}."
             )
 
@@ -189,6 +192,10 @@ def at_least(minimum: float) -> Interval:
 
 def above(minimum: float) -> Interval:
     return Interval(minimum, open_minimum=True)
+
+
+def inside(minimum: float, maximum: float) -> Interval:
+    return Interval(minimum, maximum, open_minimum=True, open_maximum=True)
 
 
 def between(minimum: float, maximum: float) -> Interval:

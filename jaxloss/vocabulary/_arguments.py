@@ -1,0 +1,79 @@
+"""The arguments of a linear layer over the classes, checked."""
+
+from __future__ import annotations
+
+import operator
+
+from jaxloss._core.arguments import checks
+from jaxloss._core.arguments.classes import per_class as per_class_array
+from jaxloss._core.devices import check_shared, check_split
+from jaxloss.vocabulary._layer import Shared, floating_array
+
+
+def layer_arguments(hidden, kernel, axis_name, class_axis):
+    """Checks hidden [..., D] and the kernel; finds the loss dtype.
+
+    Returns them with the loss dtype and the class axis of the kernel, 0 or 1.
+    """
+    hidden, _ = checks.class_array("hidden", hidden, -1, "feature")
+    kernel = floating_array("kernel", kernel, hidden)
+    class_axis = _check_kernel(kernel, hidden.shape[-1], class_axis)
+    check_split("kernel", kernel, axis_name)
+    check_shared("hidden", hidden, axis_name)
+    dtype = checks.compute_dtype(hidden, kernel)
+    # A matrix product needs operands of one dtype: if they differ, both are widened.
+    operand = hidden.dtype if hidden.dtype == kernel.dtype else dtype
+    return hidden.astype(operand), kernel.astype(operand), dtype, class_axis
+
+
+def _check_kernel(kernel, features, class_axis):
+    """The class axis of the kernel, counted from the front."""
+    checks.check_integer("class_axis", class_axis)
+    if class_axis not in (-2, -1, 0, 1):
+        raise ValueError(
+            "`class_axis` must be 1 or -1 for a kernel (features, classes), or 0 or -2 "
+            f"for one of (classes, features), got {class_axis}."
+        )
+    axis = operator.index(class_axis) % 2
+    if kernel.ndim != 2 or kernel.shape[1 - axis] != features:
+        other = kernel.ndim == 2 and kernel.shape[axis] == features
+        asked = "(features, classes)" if axis else "(classes, features)"
+        way = "for an embedding table [C, D] pass `class_axis=0`"
+        way = way if axis else "for a kernel [D, C] leave out `class_axis`"
+        end = f"; {way}." if other else "."
+        raise ValueError(
+            f"`kernel` must have the shape {asked} with the {features} features of "
+            f"`hidden`, got shape {kernel.shape}{end}"
+        )
+    if not kernel.shape[axis]:
+        raise ValueError(
+            f"`kernel` must have at least one class, got shape {kernel.shape} with "
+            f"class_axis={class_axis}."
+        )
+    return axis
+
+
+def logit_parameters(per_class, bias, logit_softcap, temperature, dtype):
+    cap = None
+    if logit_softcap is not None:
+        cap = checks.scalar("logit_softcap", logit_softcap, dtype)
+    return Shared(
+        bias=per_class("bias", bias),
+        logit_softcap=cap,
+        temperature=unless(1, "temperature", temperature, dtype),
+    )
+
+
+def per_class_of(kernel, class_axis, dtype, name, value):
+    """One number per class, [1, C], or None."""
+    if value is None:
+        return None
+    array = per_class_array(name, value, kernel, (class_axis,), dtype)
+    return array if class_axis else array.T
+
+
+def unless(neutral, name, value, dtype):
+    """A parameter as a scalar; None if it is the Python number that changes nothing."""
+    if isinstance(value, int | float) and value == neutral:
+        return None
+    return checks.scalar(name, value, dtype)
