@@ -198,12 +198,6 @@ __all__ = [
     "ntxent",
     "triplet_margin_loss",
     "triplet_margin_with_distance_loss",
-    # forecast
-    "cox_partial_likelihood_loss",
-    "crps_ensemble_loss",
-    "energy_score_loss",
-    "negative_binomial_nll_loss",
-    "student_t_nll_loss",
     # contrast
     "arcface_loss",
     "barlow_twins_loss",
@@ -211,6 +205,12 @@ __all__ = [
     "siglip_loss",
     "supervised_contrastive_loss",
     "vicreg_loss",
+    # forecast
+    "cox_partial_likelihood_loss",
+    "crps_ensemble_loss",
+    "energy_score_loss",
+    "negative_binomial_nll_loss",
+    "student_t_nll_loss",
     # ranking
     "ranking_softmax_loss",
     # sequence

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxloss._core.arguments.tail import Tail
+from jaxloss._core.rule.analytic import pointwise
 from jaxloss._core.rule.dropped import guard
 from jaxloss._core.softmax import (
     entropy,
@@ -47,7 +48,7 @@ def losses(hidden, kernel, labels, shared, tail, mass, options, share=None):
         tail: The checked tail.
         mass: The class weight of each label, or None.
         options: How the sweep runs.
-        share: `share_of_mean`, for "mean".
+        share: The first of `share_of_mean`; what is returned needs `reduced`.
     """
     tail = tail.spread(labels.shape)
     weights = dropped = None
@@ -67,16 +68,35 @@ def losses(hidden, kernel, labels, shared, tail, mass, options, share=None):
 
 
 def share_of_mean(tail, mass, batch, dtype):
-    """What an example of weight 1 adds to the mean; None for another reduction.
+    """What an example of weight 1 adds to the mean, and what the mean divides by.
 
-    The sweep multiplies by it, and nothing behind the sweep: so the gradient leaves it
-    as it is, and is rounded once.
+    Both are None for another reduction. The sweep multiplies by the first, and nothing
+    behind the sweep: so the gradient leaves it as it is, and is rounded once.
     """
     if tail.reduction != "mean":
-        return None
+        return None, None
     summed = dataclasses.replace(tail, reduction="sum")
     counted = summed.reduce(jnp.ones(batch, dtype) if mass is None else mass)
-    return 1 / jnp.where(counted == 0, 1, counted)
+    share = 1 / jnp.where(counted == 0, 1, counted)
+    return jax.lax.stop_gradient(share), counted
+
+
+def reduced(loss, counted):
+    """The loss, given the sum of the shares; `counted` is of `share_of_mean`."""
+    return loss if counted is None else _mean(loss, counted)
+
+
+# The mean M = S / n of the sum S, whose share 1/n is constant within M: so
+# dM = dS / n - M dn / n, of which the first term is the derivative of M as given. It is
+# 0 with a zero gradient where nothing counts.
+@pointwise
+def _mean(mean, counted):
+    nothing = counted == 0
+    by_count = -mean / jnp.where(nothing, 1, counted)
+    return mean, (
+        jnp.where(nothing, 0, jnp.ones_like(mean)),
+        jnp.where(nothing, 0, by_count),
+    )
 
 
 class _Sums(NamedTuple):

@@ -27,7 +27,7 @@ from jaxloss.vocabulary._layer import (
     mask_rows,
     sweep_options,
 )
-from jaxloss.vocabulary._rules import losses, share_of_mean
+from jaxloss.vocabulary._rules import losses, reduced, share_of_mean
 
 Parameters = Mapping[str, Any]
 
@@ -112,7 +112,7 @@ def adaptive_softmax_cross_entropy(
     labels = checks.check_values("labels", labels, valid, f"in [0, {bounds[-1]})")
 
     options = sweep_options(chunk_size, precision)
-    share = share_of_mean(tail, None, labels.shape, dtype)
+    share, counted = share_of_mean(tail, None, labels.shape, dtype)
     at_head, loss = labels, 0
     parts = zip(clusters, pairwise(bounds), strict=True)
     for i, (part, (low, high)) in enumerate(parts):
@@ -123,7 +123,7 @@ def adaptive_softmax_cross_entropy(
         rows = features, part["kernel"], own, Shared(), without
         loss = loss + losses(*rows, None, options, share)
     rows = hidden, head["kernel"], at_head, _bias_of(head), tail
-    return loss + losses(*rows, None, options, share)
+    return reduced(loss + losses(*rows, None, options, share), counted)
 
 
 @public()

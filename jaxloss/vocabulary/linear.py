@@ -35,7 +35,7 @@ from jaxloss.vocabulary._layer import (
     mask_rows,
     sweep_options,
 )
-from jaxloss.vocabulary._rules import LOG_PROBS, losses, share_of_mean
+from jaxloss.vocabulary._rules import LOG_PROBS, losses, reduced, share_of_mean
 
 
 @public(label_smoothing=between(0, 1), logit_softcap=above(0), temperature=above(0))
@@ -174,8 +174,9 @@ def linear_cross_entropy(
         examples = Examples((1,), None, tail, dtype, axis_name)
         mass = weight_of_label(shared.class_weights, labels, examples)
     options = sweep_options(chunk_size, precision, axis_name, class_axis)
-    share = share_of_mean(tail, mass, labels.shape, dtype)
-    return losses(hidden, kernel, labels, shared, tail, mass, options, share)
+    share, counted = share_of_mean(tail, mass, labels.shape, dtype)
+    loss = losses(hidden, kernel, labels, shared, tail, mass, options, share)
+    return reduced(loss, counted)
 
 
 @public(logit_softcap=above(0), temperature=above(0))

@@ -232,7 +232,8 @@ def _is_large(operands, options):
     than the kernel.
     """
     classes, rows = operands.kernel.shape[options.class_axis], operands.hidden.shape[0]
-    if options.largest is not None or not isinstance(classes, int):
+    known = isinstance(classes, int) and isinstance(rows, int)
+    if options.largest is not None or not known:
         return False
     logits = 4 * rows * classes * options.share // automatic_devices(operands.hidden)
     kernel = operands.kernel.size * operands.kernel.dtype.itemsize
