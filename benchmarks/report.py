@@ -83,6 +83,7 @@ def _chart(report, path):
         "jax by sums": "#44AA99",
         "jax by log-gamma": "#999933",
         "plain": "#999999",
+        "jax by differences": "#332288",
     }
     figure, axes = plt.subplots(
         figsize=(8, 0.62 * len(results) + 1.2), layout="constrained"
