@@ -188,7 +188,7 @@ def _log_of_tied(own, mass, share, is_top, group):
     lead = position == group.least(jnp.where(is_top, position, mass.shape[0]))
     first = group.total(jnp.where(lead, mass, 0))
     others = group.total(jnp.where(lead, 0, mass))
-    apart = (first > 0) & (own > 0)
+    apart = (own > 0) & (others < first / 2)
     factor = jnp.where(apart, first * share.astype(mass.dtype), own)
     return jnp.log(factor) + jnp.log1p(
         jnp.where(apart, others / jnp.where(apart, first, 1), 0)
