@@ -82,6 +82,12 @@ def timed_inputs() -> dict[str, tuple[Any, ...]]:
         "linear 4096 x 512 x 50304, half ignored": linear,
         "adaptive softmax 4096 x 512 x 50304": (*linear[:2], parameters, linear[2]),
         "dense labels 65536 x 1000": soft,
+        "distillation 16384 x 4096": (real(16384, 4096),) * 2,
+        "sparse distillation 16384 x 4096, 16 known": (
+            real(16384, 4096),
+            integer(16384, 16),
+            real(16384, 16),
+        ),
         "ntxent 4096 x 128": (real(4096, 128), integer(4096)),
         "SigLIP 8192 x 512": (real(8192, 512),) * 2,
         "CLIP 8192 x 512": (real(8192, 512),) * 2,
