@@ -11,6 +11,7 @@ import pytest
 
 import jaxloss as jl
 from jaxloss._core import compilers, soft_labels
+from jaxloss._core.numerics import exact
 from jaxloss._core.numerics.exact import zero_safe_product
 from jaxloss.binary import cross_entropy
 from jaxloss.segmentation import _regions
@@ -117,6 +118,75 @@ def test_exponentials_are_stored_in_the_gradient():
     stored, memory = count()
     assert stored == 1
     assert memory.temp_size_in_bytes < 4 * ROWS * CLASSES
+
+
+def focal(logits):
+    return jl.softmax_focal_loss(logits, TIED_LABELS, gamma=2.0)
+
+
+# Two classes share the maximum, and the label is one of them: p = 1/2.
+TIED = np.tile(np.float32([3e29, 2e29, 3e29]), (17, 1))
+TIED_LABELS = np.zeros(17, np.int32)
+TIED_ONE_HOT = np.eye(3, dtype=np.float32)[TIED_LABELS]
+HALF = np.log(2)
+AT_THE_MAXIMUM = {
+    "integer": (
+        lambda x: jl.softmax_cross_entropy_with_integer_labels(x, TIED_LABELS),
+        HALF,
+    ),
+    "dense": (lambda x: jl.softmax_cross_entropy(x, TIED_ONE_HOT), HALF),
+    "poly": (lambda x: jl.poly_loss_cross_entropy(x, TIED_ONE_HOT), HALF + 1),
+    "focal": (focal, HALF / 4),
+    "generalized": (
+        lambda x: jl.generalized_cross_entropy(x, TIED_LABELS, q=0.5),
+        (1 - 0.5**0.5) / 0.5,
+    ),
+    "log_softmax": (lambda x: -jl.log_softmax(x)[:, 0], HALF),
+    "distillation": (
+        lambda x: jl.distillation_loss(TIED, x),
+        0.0,
+    ),
+    "statistics": (lambda x: jl.softmax_statistics(x).entropies, HALF),
+    "linear log_probs": (
+        lambda x: -jl.linear_log_probs(x, np.eye(3, dtype="f"), TIED_LABELS)[0],
+        HALF,
+    ),
+}
+
+
+def of_scaled(loss):
+    """Value, and the gradient's largest entry in size, of logits times a scale."""
+
+    @jax.jit
+    def run(x, scale):
+        value, slope = jax.value_and_grad(lambda x: jnp.sum(loss(x * scale)))(x)
+        return loss(x * scale), value / len(x), jnp.max(jnp.abs(slope))
+
+    return run(TIED, np.float32(0.6))
+
+
+@pytest.mark.parametrize("name", AT_THE_MAXIMUM)
+def test_a_maximum_less_itself_is_zero_behind_a_product(name):
+    loss, expected = AT_THE_MAXIMUM[name]
+    values, mean, slope = of_scaled(loss)
+    np.testing.assert_allclose(values, expected, rtol=1e-6, atol=1e-6)
+    np.testing.assert_allclose(mean, expected, rtol=1e-6, atol=1e-6)
+    assert np.isfinite(slope)
+
+
+@on_cpu
+def test_a_maximum_less_itself_needs_its_comparison(monkeypatch):
+    def wrong():
+        jax.clear_caches()
+        found = {
+            n: (of_scaled(loss)[0], true) for n, (loss, true) in AT_THE_MAXIMUM.items()
+        }
+        return [n for n, (v, t) in found.items() if not np.allclose(v, t, rtol=1e-4)]
+
+    assert not wrong()
+    monkeypatch.setattr(exact, "zero_where_equal", lambda difference, a, b: difference)
+    assert wrong()
+    jax.clear_caches()
 
 
 def test_shorter_forms_are_the_same_mathematics():

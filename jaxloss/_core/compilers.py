@@ -36,6 +36,17 @@ def capped_product(c: jax.Array, x: jax.Array) -> jax.Array:
     return c * jnp.minimum(x, jnp.ceil(jnp.abs(c)) * largest + largest)
 
 
+def zero_where_equal(difference: jax.Array, a: jax.Array, b: jax.Array) -> jax.Array:
+    """a - b, given as `difference`: exactly 0 where a = b, with its own derivative.
+
+    The shorter form is `difference`. Where a is a product or a quotient, XLA for CPU
+    may contract it and the difference into one operation with a single rounding. A
+    maximum less itself is then what its own rounding took: for logits of 1e30 some
+    1e22, whose exponential is 0 or inf. A comparison sees both numbers rounded.
+    """
+    return difference - stop_gradient(jnp.where(a == b, difference, 0))
+
+
 def available_after(number: jax.Array, top: jax.Array) -> jax.Array:
     """`top`, which XLA can only use once `number` is computed.
 

@@ -101,7 +101,8 @@ def _soft_backward(residuals, cotangent, *, axis, axis_name):
     top, cotangent = recomputed(top), jnp.expand_dims(cotangent, axis)
     slope = _soft_slope(logits, labels, top, rest, mass, others)
     # Not inf there, even under a label: times a class weight of 0 it would be NaN.
-    surprise = jnp.where(jnp.isneginf(logits), 0, jnp.log1p(rest) - (logits - top))
+    gap, _ = difference_from_own(logits, top)
+    surprise = jnp.where(jnp.isneginf(logits), 0, jnp.log1p(rest) - gap)
     return cotangent * slope, cotangent * surprise, None
 
 

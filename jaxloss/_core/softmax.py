@@ -161,13 +161,13 @@ def _at_label(logits, labels, top, axis, axis_name):
 
     valid = is_class(logits, labels, axis, axis_name)
     own = jnp.where(valid, _logit_of(labels, logits, axis, axis_name, hit), nan)
-    own_share, excess, share = _excess_and_share(own, others, top)
-    return own, own_share, others, excess, share
+    behind, own_share, excess, share = _terms(own, others, top)
+    return own, behind, own_share, others, excess, share
 
 
-def _excess_and_share(own, others, top):
-    """e^-a, log(s + e^-a) and 1 / (s + e^-a), given x_y, s and m."""
-    behind = top - own
+def _terms(own, others, top):
+    """a, e^-a, log(s + e^-a) and 1 / (s + e^-a), given x_y, s and m."""
+    behind = -difference_from_own(own, top)[0]
     own_share = jnp.exp(-behind)
     # Where the label has the largest logit, own_share is 1, and 0 after the brackets.
     ahead = (others == 0) | (behind == 0)
@@ -175,12 +175,14 @@ def _excess_and_share(own, others, top):
     total = others + own_share
     none = total == 0  # no class is possible
     excess = jnp.log1p(jnp.where(none, 0, rest))
-    return own_share, excess, 1 / jnp.where(none, 1, total)
+    return behind, own_share, excess, 1 / jnp.where(none, 1, total)
 
 
 def _surprisal_forward(logits, labels, top, *, axis, axis_name):
-    own, _, others, excess, share = _at_label(logits, labels, top, axis, axis_name)
-    return (top - own) + excess, (logits, labels, top, _miss(own, others, share), share)
+    own, behind, _, others, excess, share = _at_label(
+        logits, labels, top, axis, axis_name
+    )
+    return behind + excess, (logits, labels, top, _miss(own, others, share), share)
 
 
 def _miss(own, others, share):
@@ -233,7 +235,7 @@ def surprisal(
 # exponentials, like its slope, it costs no pass over memory and no array. It and the
 # entropy take what the surprisal does, and logits that need not be widened.
 def _excess_beside_forward(logits, labels, top, *, axis, axis_name):
-    _, own_share, _, excess, share = _at_label(logits, labels, top, axis, axis_name)
+    *_, own_share, _, excess, share = _at_label(logits, labels, top, axis, axis_name)
     return excess, (logits, labels, top, own_share, share)
 
 
@@ -256,15 +258,14 @@ excess = analytic(_excess_beside_forward, _excess_beside_backward)
 @pointwise
 def surprisal_of_sums(own: jax.Array, others: jax.Array, top: jax.Array):
     """The surprisal, given the label's logit, the sum s of the others and m."""
-    _, above, share = _excess_and_share(own, others, top)
-    slopes = -_miss(own, others, share), share, jnp.zeros_like(top)
-    return (top - own) + above, slopes
+    behind, _, above, share = _terms(own, others, top)
+    return behind + above, (-_miss(own, others, share), share, jnp.zeros_like(top))
 
 
 @pointwise
 def excess_of_sums(own: jax.Array, others: jax.Array, top: jax.Array):
     """log(s + e^-a), given the same."""
-    own_share, above, share = _excess_and_share(own, others, top)
+    _, own_share, above, share = _terms(own, others, top)
     return above, (own_share * share, share, jnp.zeros_like(top))
 
 
@@ -276,11 +277,14 @@ def excess_of_sums(own: jax.Array, others: jax.Array, top: jax.Array):
 # that there are two arrays, these and the logits. A sum that leaves out a most probable
 # class, not the label, would keep the digits of any entropy near 0, with four arrays.
 def _entropy_forward(logits, labels, top, *, axis, axis_name):
-    own, own_share, _, excess, share = _at_label(logits, labels, top, axis, axis_name)
+    own, behind_own, own_share, _, excess, share = _at_label(
+        logits, labels, top, axis, axis_name
+    )
+    behind_own = jnp.where(jnp.isneginf(own), 0, behind_own)
     _, rest = _rest(logits, labels, jnp.expand_dims(top, axis), axis, axis_name)
     behind = _behind(logits, jnp.expand_dims(top, axis))
     others = sum_over_devices(jnp.sum(rest * behind, axis=axis), axis_name)
-    value = excess + share * (others + own_share * _behind(own, top))
+    value = excess + share * (others + own_share * behind_own)
     return value, (logits, labels, top, own_share * share, share, excess, value)
 
 
@@ -305,8 +309,8 @@ entropy = analytic(_entropy_forward, _entropy_backward)
 @pointwise
 def entropy_of_sums(own, others, spread, top):
     """The entropy, given x_y, the sums s and S over the other classes, and m."""
-    own_share, above, share = _excess_and_share(own, others, top)
-    behind = _behind(own, top)
+    behind, own_share, above, share = _terms(own, others, top)
+    behind = jnp.where(jnp.isneginf(own), 0, behind)
     value = above + share * (spread + own_share * behind)
     by_own = own_share * share * (above + behind - value)
     by_others = share * (1 - (value - above))
@@ -314,7 +318,8 @@ def entropy_of_sums(own, others, spread, top):
 
 
 def _behind(logits, top):
-    return jnp.where(jnp.isneginf(logits), 0, top - logits)
+    gap, _ = difference_from_own(logits, top)
+    return jnp.where(jnp.isneginf(logits), 0, -gap)
 
 
 # log Σ_j e^{x_j - m} with m the maximum, near 0 where one class has all the mass: the
@@ -352,7 +357,8 @@ def surprisals(logits: jax.Array, *, axis: Axes) -> jax.Array:
     excess = jnp.expand_dims(_excess(logits, top, axis=axis, axis_name=None), axis)
     # An impossible class has a logit without a gradient.
     logits = jnp.where(jnp.isneginf(logits), -jnp.inf, logits)
-    return excess + (jnp.expand_dims(top, axis) - logits)
+    gap, _ = difference_from_own(logits, jnp.expand_dims(top, axis))
+    return excess - gap
 
 
 def log_sum_exp(

@@ -30,6 +30,7 @@ from jaxloss._core.devices import (
     sum_over_devices,
 )
 from jaxloss._core.numerics.exact import (
+    difference_from_own,
     quotient,
     two_difference,
 )
@@ -69,13 +70,7 @@ def gaps(x: jax.Array, axis_name: str | None = None) -> Gaps:
     first = first & alone
     top = jnp.where(alone, total(jnp.where(first, x, 0)), level)
     # An impossible class has a logit without a gradient.
-    gap, lost = two_difference(jnp.where(jnp.isneginf(x), -jnp.inf, x), top)
-    # XLA for CPU may contract a quotient and this difference into one operation. Then
-    # the difference from the maximum itself is the rounding of the quotient, which is
-    # large for huge logits, and no longer 0.
-    gap = gap - stop_gradient(jnp.where(x == level, gap, 0))
-    bound = stop_gradient(jnp.abs(gap)) * float(jnp.finfo(x.dtype).eps)
-    lost = jnp.clip(lost, -bound, bound)
+    gap, lost = difference_from_own(jnp.where(jnp.isneginf(x), -jnp.inf, x), top)
     gap = jnp.where(first, 0, gap)
     e = jnp.where(first, 0, jnp.exp(gap) * (1 + lost))
     rest = total(e)

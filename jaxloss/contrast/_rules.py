@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 from jax.lax import stop_gradient
 
+from jaxloss._core.numerics.exact import difference_from_own
 from jaxloss._core.numerics.functions import softplus
 from jaxloss._core.numerics.probability import sigmoid
 
@@ -85,16 +86,6 @@ def _finite(top):
     return jnp.where(jnp.isneginf(top), 0, top)
 
 
-def _below(x, top):
-    """x - top, exactly 0 at the maximum itself.
-
-    XLA for CPU may contract the product that x is and this difference into one
-    operation: then it is the rounding of the product, which is large for huge logits.
-    """
-    gap = x - top
-    return gap - stop_gradient(jnp.where(x == top, gap, 0))
-
-
 def start_sum(like: jax.Array) -> tuple[jax.Array, jax.Array]:
     """The maximum of no number, and their sum."""
     return like - jnp.inf, like
@@ -105,7 +96,7 @@ def add_to_sum(state, x, mask, axis):
     top, total = state
     block = jnp.max(stop_gradient(x), axis=axis, initial=-jnp.inf, where=mask)
     highest = jnp.maximum(top, block)
-    gap = _below(x, jnp.expand_dims(_finite(highest), axis))
+    gap, _ = difference_from_own(x, jnp.expand_dims(_finite(highest), axis))
     parts = jnp.exp(jnp.where(mask, gap, -jnp.inf))
     shrunk = total * jnp.exp(_finite(top - _finite(highest)))
     return highest, shrunk + jnp.sum(parts, axis=axis)
@@ -119,8 +110,8 @@ def finish_sum(state) -> Sum:
 
 def shares(x: jax.Array, of: Sum, mask: jax.Array) -> jax.Array:
     """The softmax over the pairs of a sum, 0 elsewhere: the slope of its excess."""
-    gap = _below(x, _finite(of.top)) - of.excess
-    return jnp.exp(jnp.where(mask, gap, -jnp.inf))
+    gap, _ = difference_from_own(x, _finite(of.top))
+    return jnp.exp(jnp.where(mask, gap - of.excess, -jnp.inf))
 
 
 class Against(NamedTuple):

@@ -10,6 +10,7 @@ import functools
 import jax
 import jax.numpy as jnp
 
+from jaxloss._core.compilers import zero_where_equal
 from jaxloss._core.rule.analytic import pointwise
 
 
@@ -25,11 +26,13 @@ def two_difference(a: jax.Array, b: jax.Array) -> tuple[jax.Array, jax.Array]:
 
 
 def difference_from_own(a: jax.Array, b: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """The same for b computed from a: where a is a constant, so is everything.
+    """The same for b computed from a, such as a maximum: exactly 0 where they agree.
 
-    Without the term 0 · b, which XLA for CPU may materialise.
+    Where a is a constant, so is everything: without the term 0 · b, which XLA for CPU
+    may materialise.
     """
-    return _two_difference(a, b, a)
+    difference, lost = _two_difference(a, b, a)
+    return zero_where_equal(difference, a, b), jnp.where(a == b, 0, lost)
 
 
 @functools.partial(jax.jit, inline=True)  # one operation to `jax.debug_nans`
