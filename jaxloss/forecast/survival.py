@@ -164,8 +164,11 @@ def _terms(x, keys, event, counted, w, ties):
         lag = lag / jnp.where(some == 0, 1, some)
     else:
         share, lag = jnp.ones_like(x), shift - jnp.where(sure, x, shift)
-    own = jnp.where(event & ~impossible, tied * share.astype(x.dtype), 1)
-    log_own = _log_of_tied(own, mass, share, event & (x == top), group)
+    possible = event & ~impossible
+    own = jnp.where(possible, tied * share.astype(x.dtype), 1)
+    at_top = jnp.where(event & (x == top), group.rank, x.shape[0])
+    lead = group.rank == group.least(at_top)
+    log_own = _log_of_tied(own, mass, share, possible, lead, group)
     empty = rest == 0
     gap = jnp.log(jnp.where(empty, 1, rest)) + (scale - shift)
     term = log_own + softplus(jnp.where(empty, -jnp.inf, gap - log_own))
@@ -178,17 +181,15 @@ def _terms(x, keys, event, counted, w, ties):
     return jnp.zeros_like(term).at[place].set(term, unique_indices=True)
 
 
-def _log_of_tied(own, mass, share, is_top, group):
+def _log_of_tied(own, mass, share, possible, lead, group):
     """The logarithm of the tied sum, near 0 where one event has nearly all of it.
 
-    The sum leaves out one event with the largest hazard, whose mass is its weight, and
-    log1p of the rest keeps its digits.
+    The sum leaves out `lead`, one event with the largest hazard, whose mass is its
+    weight, and log1p of the rest keeps its digits.
     """
-    position = jnp.arange(mass.shape[0], dtype=jnp.int32)
-    lead = position == group.least(jnp.where(is_top, position, mass.shape[0]))
     first = group.total(jnp.where(lead, mass, 0))
     others = group.total(jnp.where(lead, 0, mass))
-    apart = (own > 0) & (others < first / 2)
+    apart = possible & (own > 0) & (others < first / 2)
     factor = jnp.where(apart, first * share.astype(mass.dtype), own)
     return jnp.log(factor) + jnp.log1p(
         jnp.where(apart, others / jnp.where(apart, first, 1), 0)
