@@ -7,6 +7,7 @@ import pytest
 from mpmath import mp, mpf
 from ulp import ulp
 
+import jaxloss as jl
 from jaxloss._core import compilers, softmax
 from jaxloss._core.numerics import probability
 
@@ -76,9 +77,9 @@ def test_probabilities_and_what_they_lack_to_one_keep_their_digits():
     def measured(logits):
         p = softmax.softmax(logits, (1,))
         lack = compilers.times_complement(jnp.ones_like(p), p, (1,))
-        return p, lack, probability.log_softmax(logits, (1,))
+        return p, lack, probability.log_softmax(logits, (1,)), jl.log_softmax(logits)
 
-    p, lack, log_softmax = measured(LOGITS)
+    p, lack, log_softmax, public = measured(LOGITS)
     for row, logits in enumerate(LOGITS):
         with mp.workdps(60):
             exact = exact_softmax(logits)
@@ -91,6 +92,8 @@ def test_probabilities_and_what_they_lack_to_one_keep_their_digits():
                 # What is left is the rounding of the log-sum-exp above the maximum.
                 excess = np.float32(-mp.log(max(exact)))
                 assert abs(error) <= 2 * np.spacing(excess) + 2e-14 * abs(mp.log(true))
+                log_p = mp.log(true)
+                assert ulp(public[row, c], log_p, log_p, log_p) <= 4
 
 
 def test_softmax_has_accurate_derivatives_where_a_class_is_sure():

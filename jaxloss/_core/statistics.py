@@ -15,7 +15,7 @@ The derivatives are JAX's own of these forms.
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -30,64 +30,9 @@ from jaxloss._core.devices import (
     sum_over_devices,
 )
 from jaxloss._core.numerics.exact import (
-    difference_from_own,
     quotient,
-    two_difference,
 )
-from jaxloss._core.numerics.probability import LogSoftmax
-from jaxloss._core.softmax import maximum
-
-
-class Gaps(NamedTuple):
-    """Logits over the last axis as gaps to their maximum."""
-
-    gap: jax.Array  # [..., C]
-    lost: jax.Array  # [..., C], what rounding took from it; carries no derivative
-    exponentials: jax.Array  # [..., C], 0 for a class that alone has the maximum
-    top: jax.Array  # [..., 1], the maximum
-    log_sum: jax.Array  # [..., 1], log s
-    alone: jax.Array  # [..., 1], 1 where one class alone has the maximum, else 0
-    axis_name: str | None
-
-    def sum(self, x: jax.Array) -> jax.Array:
-        """The sum over all classes, [..., 1]."""
-        return sum_over_devices(jnp.sum(x, axis=-1, keepdims=True), self.axis_name)
-
-
-def gaps(x: jax.Array, axis_name: str | None = None) -> Gaps:
-    """The gaps of logits in the dtype to compute in.
-
-    A maximum that several share is a constant: the numbers do not depend on it.
-    """
-
-    def total(x):
-        return sum_over_devices(jnp.sum(x, axis=-1, keepdims=True), axis_name)
-
-    level = maximum(x, -1, axis_name)[..., None]
-    first = x == level
-    count = total(first.astype(x.dtype))
-    alone = count == 1
-    first = first & alone
-    top = jnp.where(alone, total(jnp.where(first, x, 0)), level)
-    # An impossible class has a logit without a gradient.
-    gap, lost = difference_from_own(jnp.where(jnp.isneginf(x), -jnp.inf, x), top)
-    gap = jnp.where(first, 0, gap)
-    e = jnp.where(first, 0, jnp.exp(gap) * (1 + lost))
-    rest = total(e)
-    one = alone.astype(x.dtype)
-    none = rest + one == 0  # no class is possible
-    log_sum = jnp.log1p(jnp.where(none, 0, rest - (1 - one)))
-    lost = jnp.where(first, 0, lost)
-    return Gaps(gap, lost, e, top, log_sum, one, axis_name)
-
-
-def every_log_prob(g: Gaps) -> LogSoftmax:
-    """log p with the digits that rounding takes, and p, of all classes."""
-    log_p, lost = two_difference(g.gap, g.log_sum)
-    whole = g.alone + g.sum(g.exponentials)
-    own_top = (g.gap == 0) & (g.alone == 1)
-    p = jnp.where(own_top, 1, g.exponentials) / jnp.where(whole == 0, 1, whole)
-    return LogSoftmax(log_p, stop_gradient(lost + g.lost), p)
+from jaxloss._core.numerics.probability import Gaps, gaps
 
 
 def log_normalizer(g: Gaps) -> jax.Array:
@@ -193,7 +138,7 @@ def statistics(
         counted: Boolean [..., K], False for an id that is to be ignored, or None.
         axis_name: The mesh axis of `shard_map` over which the classes are split.
     """
-    g = gaps(x, axis_name)
+    g = gaps(x, -1, axis_name)
     log_probs = tail = None
     if ids is not None:
         valid = (ids >= 0) & (ids < class_count(x, (x.ndim - 1,), axis_name))

@@ -14,8 +14,7 @@ from jaxloss._core.numerics.divergence import (
     kl_term,
     shift_of_ratio,
 )
-from jaxloss._core.numerics.probability import LogSoftmax
-from jaxloss._core.statistics import every_log_prob, gaps
+from jaxloss._core.numerics.probability import LogSoftmax, log_softmax
 
 Divergence = Literal["forward_kl", "reverse_kl", "jensen_shannon"]
 
@@ -45,8 +44,8 @@ def divergence_of_logits(
 
     `beta`, in the shape of the logits or a scalar, is for "jensen_shannon".
     """
-    p = every_log_prob(gaps(teacher, axis_name))
-    q = every_log_prob(gaps(student, axis_name))
+    p = log_softmax(teacher, -1, axis_name)
+    q = log_softmax(student, -1, axis_name)
     shift = shift_of_ratio(p, q, -1, axis_name)
     p = p._replace(lost=p.lost - shift)
     terms = divergence_terms(divergence, p, q, beta)

@@ -10,9 +10,9 @@ from jax.lax import stop_gradient
 
 from jaxloss._core.arguments import checks
 from jaxloss._core.numerics.divergence import difference_of_logs
-from jaxloss._core.numerics.probability import LogSoftmax
+from jaxloss._core.numerics.probability import LogSoftmax, gaps
 from jaxloss._core.rule.analytic import pointwise
-from jaxloss._core.statistics import gaps, log_normalizer
+from jaxloss._core.statistics import log_normalizer
 from jaxloss.distillation._divergences import (
     Divergence,
     check_divergence,
@@ -146,7 +146,7 @@ def sparse_divergence(
 def _of_buckets(divergence, teacher, log_q, log_qt, beta, classes):
     log_p = teacher.log_probs
     eps = float(jnp.finfo(log_p.dtype).eps)
-    whole = log_normalizer(gaps(log_p))  # log Σ p
+    whole = log_normalizer(gaps(log_p, -1))  # log Σ p
     log_pt = teacher.log_tail
     own = log_pt is None
     if own:

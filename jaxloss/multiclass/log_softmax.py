@@ -10,8 +10,8 @@ from jaxloss._core.arguments.classes import mask_classes
 from jaxloss._core.arguments.public import public
 from jaxloss._core.arguments.types import ArrayLike
 from jaxloss._core.devices import check_split
+from jaxloss._core.numerics.probability import gaps
 from jaxloss._core.softmax import widen
-from jaxloss._core.statistics import gaps
 
 
 @public()
@@ -74,8 +74,8 @@ def log_softmax(
     logits, examples = mask_classes(
         logits, (axis,), where, None, "none", dtype, axis_name=axis_name
     )
-    g = gaps(widen(jnp.moveaxis(logits, axis, -1)), axis_name)
-    log_p = jnp.moveaxis(g.gap - g.log_sum, -1, axis)
+    g = gaps(widen(logits), axis, axis_name)
+    log_p = g.gap - g.log_sum
     if examples.classes is not None:
         return jnp.where(examples.classes, log_p, -jnp.inf)
     keep = examples.tail.keep

@@ -12,10 +12,12 @@ import jax
 import jax.numpy as jnp
 from jax.lax import bitcast_convert_type, logistic, stop_gradient
 
-from jaxloss._core.numerics.exact import difference_from_own, two_difference
+from jaxloss._core.compilers import zero_where_equal
+from jaxloss._core.devices import sum_over_devices
+from jaxloss._core.numerics.exact import two_difference
 from jaxloss._core.numerics.functions import LOG_2_PARTS, power_series
 from jaxloss._core.rule.analytic import pointwise
-from jaxloss._core.softmax import Axes
+from jaxloss._core.softmax import Axes, maximum
 
 
 class LogSoftmax(NamedTuple):
@@ -26,31 +28,68 @@ class LogSoftmax(NamedTuple):
     p: jax.Array
 
 
-def log_softmax(logits: jax.Array, axis: Axes) -> LogSoftmax:
-    """log softmax(logits) with the digits that rounding takes, and softmax(logits).
+class Gaps(NamedTuple):
+    """Logits as gaps to their maximum; numbers of a row keep the class axis, of size 1.
 
-    All are functions of the gaps to the largest logit, whose own gap is 0 for good: it
-    is left out of the sum of the others, which keeps its digits, and so do derivatives.
-    Where several share the maximum none is left out, and none has p near 1.
+    Where one class alone has the maximum, its gap is 0 for good: it is left out of the
+    sum of the others, which keeps its digits, and so do derivatives. Where several
+    share the maximum none is left out, and none has p near 1.
     """
-    gap, lost = difference_from_own(logits, _top(logits, axis))
-    first = gap == 0
-    count = jnp.sum(first, axis=axis, keepdims=True, dtype=gap.dtype)
-    alone = jnp.where(count <= 1, 1, 0).astype(gap.dtype)
-    first = first & (count == 1)
+
+    gap: jax.Array
+    lost: jax.Array  # what rounding took from it; carries no derivative
+    exponentials: jax.Array  # 0 for a class that alone has the maximum
+    top: jax.Array  # the maximum, one number a row
+    log_sum: jax.Array  # log Σ e^gap, one number a row
+    alone: jax.Array  # 1 where one class alone has the maximum, else 0
+    axis: Axes
+    axis_name: str | None
+
+    def sum(self, x: jax.Array) -> jax.Array:
+        """The sum over all classes, one number a row."""
+        total = jnp.sum(x, axis=self.axis, keepdims=True)
+        return sum_over_devices(total, self.axis_name)
+
+
+def gaps(x: jax.Array, axis: Axes, axis_name: str | None = None) -> Gaps:
+    """The gaps of logits in the dtype to compute in.
+
+    A maximum that several share is a constant: the numbers do not depend on it.
+    """
+
+    def total(x):
+        return sum_over_devices(jnp.sum(x, axis=axis, keepdims=True), axis_name)
+
+    level = jnp.expand_dims(maximum(x, axis, axis_name), axis)
+    first = x == level
+    count = total(first.astype(x.dtype))
+    alone = count == 1
+    first = first & alone
+    top = jnp.where(alone, total(jnp.where(first, x, 0)), level)
+    # An impossible class has a logit without a gradient.
+    gap, lost = two_difference(jnp.where(jnp.isneginf(x), -jnp.inf, x), top)
+    gap, lost = zero_where_equal(gap, x, level), jnp.where(x == level, 0, lost)
     # Else the cotangent of the largest logit would be that of its gap less the sum of
     # all, in which rounding hides the others.
     gap = jnp.where(first, 0, gap)
     e = jnp.where(first, 0, jnp.exp(gap) * (1 + lost))
-    rest = jnp.sum(e, axis=axis, keepdims=True)
-    log_p, more_lost = two_difference(gap, jnp.log1p(rest - (1 - alone)))
-    p = jnp.where(first, 1, e) / (alone + rest)
-    return LogSoftmax(log_p, stop_gradient(lost + more_lost), p)
+    rest = total(e)
+    one = alone.astype(x.dtype)
+    none = rest + one == 0  # no class is possible
+    log_sum = jnp.log1p(jnp.where(none, 0, rest - (1 - one)))
+    return Gaps(gap, lost, e, top, log_sum, one, axis, axis_name)
 
 
-def _top(logits, axis):
-    top = jnp.max(logits, axis=axis, keepdims=True)
-    return jnp.where(jnp.isneginf(top), 0, top)
+def log_softmax(
+    logits: jax.Array, axis: Axes, axis_name: str | None = None
+) -> LogSoftmax:
+    """log softmax(logits) with the digits that rounding takes, and softmax(logits)."""
+    g = gaps(logits, axis, axis_name)
+    log_p, lost = two_difference(g.gap, g.log_sum)
+    whole = g.alone + g.sum(g.exponentials)
+    own_top = (g.gap == 0) & (g.alone == 1)
+    p = jnp.where(own_top, 1, g.exponentials) / jnp.where(whole == 0, 1, whole)
+    return LogSoftmax(log_p, stop_gradient(lost + g.lost), p)
 
 
 @pointwise
