@@ -7,6 +7,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from jaxloss._core.numerics.exact import difference_from_own
 from jaxloss._core.rule.analytic import analytic
 from jaxloss.segmentation._ranks import ranked
 
@@ -82,7 +83,7 @@ def _softmax(pixels, axis):
 
     def add(sums, c):
         others, own = sums
-        power = jnp.exp(pixels.logit(c, axis) - top)
+        power = jnp.exp(difference_from_own(pixels.logit(c, axis), top)[0])
         hit = pixels.labels == c
         return (others + jnp.where(hit, 0, power), own + jnp.where(hit, power, 0)), None
 

@@ -12,6 +12,7 @@ from jaxloss._core.numerics.exact import difference_from_own
 from jaxloss._core.numerics.scaled import Scaled
 from jaxloss._core.rule.analytic import analytic
 from jaxloss._core.softmax import maximum
+from jaxloss.sequence._inputs import positions
 
 
 # With p_t = softmax(x_t), an alignment π has the probability Π_t p_t(π_t). The loss is
@@ -82,7 +83,7 @@ def _forward(emission, symbols, frames):
     def step(state, frame):
         probs, counts = frame
         either = state.blank + state.label.where(counts)
-        before = _choose(may_skip, either, state.blank).where(counts).shift(1)
+        before = scaled.choose(may_skip, either, state.blank).where(counts).shift(1)
         new = _State(either * _blank_entry(probs), (state.label + before) * probs)
         return new, new
 
@@ -120,7 +121,7 @@ def _posterior(emission, symbols, frames, lengths, alphas, total):
         at_label = (alpha.label * state.label).value()
         blank, label = state.blank * _blank_entry(probs), state.label * probs
         either = blank + label.shift(-1).where(counts)
-        after = _choose(may_skip, either, blank).where(counts)
+        after = scaled.choose(may_skip, either, blank).where(counts)
         return _State(either, label + after), jnp.where(front, at_blank, at_label)
 
     # The recursion starts from 1 / P, so that it yields β / P instead of β.
@@ -143,11 +144,9 @@ def _emission(logits, symbols, frames):
     rounding = jnp.sum(jnp.where(frames, rounding[..., 0], 0), axis=-1)
     picked = jnp.take_along_axis(logits, symbols[..., None, :], axis=-1, mode="clip")
     picked, top, total = (jnp.moveaxis(x, -2, 0) for x in (picked, top, total))
-    gap, lost = difference_from_own(picked, top)
-    power = scaled.exp(gap, lost)
-    emission = Scaled(power.mantissa / total, power.exponent)
-    one = Scaled(jnp.ones_like(gap), jnp.zeros_like(gap))
-    return _choose(_by_frame(frames), emission, one), rounding
+    emission = scaled.probability(picked, top, total)
+    one = scaled.one_like(emission)
+    return scaled.choose(_by_frame(frames), emission, one), rounding
 
 
 def _softmax(logits):
@@ -166,10 +165,6 @@ def _softmax(logits):
     return exps, top, total, rounding / total
 
 
-def positions(symbols):
-    return jax.lax.broadcasted_iota(jnp.int32, symbols.shape, symbols.ndim - 1)
-
-
 def _final_states(symbols, lengths):
     return positions(symbols) == lengths[..., None]
 
@@ -186,7 +181,3 @@ def _by_frame(frames):
 
 def _blank_entry(probs):
     return jax.tree.map(lambda x: x[..., :1], probs)
-
-
-def _choose(mask, x, y):
-    return jax.tree.map(lambda a, b: jnp.where(mask, a, b), x, y)

@@ -73,7 +73,7 @@ def lattice(
     frames = frames if possible is None else frames & possible
     counts = unpadded("label_paddings", label_paddings, "labels", label_shape, tail)
     lengths = jnp.sum(counts, axis=-1, dtype=jnp.int32)
-    used = places_of(labels) < lengths[..., None]
+    used = positions(labels) < lengths[..., None]
     known = (labels >= 0) & (labels < classes)
     valid = jnp.all(known | ~used, axis=-1)
     labels = checks.check_values(
@@ -86,8 +86,9 @@ def lattice(
 
 def reached(ways, frames, lengths):
     """True at the nodes of a path: neither in a padded frame nor behind the labels."""
-    return frames[..., None] & (places_of(ways) <= lengths[..., None])[..., None, :]
+    return frames[..., None] & (positions(ways) <= lengths[..., None])[..., None, :]
 
 
-def places_of(x):
+def positions(x):
+    """The place of each entry along the last axis."""
     return jax.lax.broadcasted_iota(jnp.int32, x.shape, x.ndim - 1)

@@ -8,8 +8,8 @@ import jax
 import jax.numpy as jnp
 
 from jaxloss._core.numerics import scaled
-from jaxloss._core.numerics.exact import difference_from_own
 from jaxloss._core.numerics.scaled import Scaled
+from jaxloss.sequence._inputs import positions
 
 
 class Nodes(NamedTuple):
@@ -54,7 +54,7 @@ def path_loss(nodes: Nodes, lengths: jax.Array, proper: jax.Array):
     blank, label = (jax.tree.map(_skew, x) for x in (nodes.blank, nodes.label))
     # Behind the last frame everything stays.
     behind = _skew(jnp.ones_like(nodes.leak), 0) == 0
-    blank = _choose(behind, _one_like(blank), blank)
+    blank = scaled.choose(behind, scaled.one_like(blank), blank)
     label = label.where(~behind)
 
     def step(alpha, ways):
@@ -62,8 +62,8 @@ def path_loss(nodes: Nodes, lengths: jax.Array, proper: jax.Array):
         return alpha * blank + (alpha * label).shift(1), alpha
 
     first = jnp.sum(blank.mantissa[:0], axis=0)
-    place = _places(first)
-    start = _one_like(Scaled(first, first)).where(place == 0)
+    place = positions(first)
+    start = scaled.one_like(Scaled(first, first)).where(place == 0)
     end, alphas = jax.lax.scan(step, start, (blank, label))
     last = place == lengths[..., None]
     total = jax.tree.map(lambda x: jnp.sum(jnp.where(last, x, 0), axis=-1), end)
@@ -122,27 +122,8 @@ def _unskew(x, frames):
     return jnp.swapaxes(x, -1, -2)
 
 
-def emissions(picked, top, total):
-    """exp(picked - top) / total as scaled numbers."""
-    gap, lost = difference_from_own(picked, top)
-    power = scaled.exp(gap, lost)
-    return Scaled(power.mantissa / total, power.exponent)
-
-
 def passing(frames, nodes: Nodes) -> Nodes:
     """The nodes with those of padded frames passed; `frames` is [..., T]."""
     frames = frames[..., None]
-    blank = _choose(frames, nodes.blank, _one_like(nodes.blank))
+    blank = scaled.choose(frames, nodes.blank, scaled.one_like(nodes.blank))
     return Nodes(blank, nodes.label.where(frames), jnp.where(frames, nodes.leak, 0))
-
-
-def _one_like(x: Scaled) -> Scaled:
-    return Scaled(jnp.ones_like(x.mantissa), jnp.zeros_like(x.exponent))
-
-
-def _places(x):
-    return jax.lax.broadcasted_iota(jnp.int32, x.shape, x.ndim - 1)
-
-
-def _choose(mask, x, y):
-    return jax.tree.map(lambda a, b: jnp.where(mask, a, b), x, y)

@@ -13,8 +13,8 @@ from jaxloss._core.arguments.public import public
 from jaxloss._core.arguments.tail import HARMLESS, Reduction, Tail
 from jaxloss._core.arguments.types import ArrayLike
 from jaxloss._core.softmax import is_class, widen
-from jaxloss.sequence._alignment import ctc, log_alphas, positions
-from jaxloss.sequence._inputs import blank_class, unpadded
+from jaxloss.sequence._alignment import ctc, log_alphas
+from jaxloss.sequence._inputs import blank_class, positions, unpadded
 
 
 @public(log_epsilon=Interval(maximum=0))

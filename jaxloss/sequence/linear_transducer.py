@@ -22,10 +22,11 @@ from jaxloss._core.devices import (
     sum_over_devices,
 )
 from jaxloss._core.numerics import scaled
+from jaxloss._core.numerics.exact import difference_from_own
 from jaxloss._core.rule.analytic import analytic
 from jaxloss._core.softmax import at_label, maximum, surprisal
 from jaxloss._core.sweeps.operands import default_rows
-from jaxloss.sequence._inputs import lattice, places_of, reached
+from jaxloss.sequence._inputs import lattice, positions, reached
 from jaxloss.sequence._lattice import (
     Nodes,
     is_possible,
@@ -137,7 +138,7 @@ def linear_transducer_loss(
     )  # fmt: skip
     ways, frames, lengths = given.ways, given.frames, given.lengths
     f = _only(f, frames, given.tail)
-    used = jnp.any(frames, axis=-1)[..., None] & (places_of(ways) <= lengths[..., None])
+    used = jnp.any(frames, axis=-1)[..., None] & (positions(ways) <= lengths[..., None])
     g = _only(g, used, given.tail)
     settings = _Settings(activation, contracted, given.blank, axis_name, precision)
     step = _frames_at_a_time(chunk_size, f.shape, g.shape[-2])
@@ -265,7 +266,8 @@ def _of_logits(x, ways, settings):
     blank = jnp.full_like(label, settings.blank)
     special = at_label(x, label, **axis) | at_label(x, blank, **axis)
     # The rule of the paths has the derivative of all three in that of the first two.
-    exps = jnp.exp(jax.lax.stop_gradient(x) - top[..., None])
+    gap, _ = difference_from_own(jax.lax.stop_gradient(x), top[..., None])
+    exps = jnp.exp(gap)
     total, others = (
         sum_over_devices(jnp.sum(y, axis=-1), settings.axis_name)
         for y in (exps, jnp.where(special, 0, exps))
@@ -282,7 +284,7 @@ def _of_logits(x, ways, settings):
 # their posterior counts. `leak` is 1 - p(blank) - p(label), a function of the others
 # from which a small loss takes its digits, and has no derivative of its own.
 def _paths_forward(by_blank, by_label, leak, ways, frames, lengths, *, blank):
-    has_label = (places_of(ways) < lengths[..., None])[..., None, :]
+    has_label = (positions(ways) < lengths[..., None])[..., None, :]
     # Where no label follows, the blank is the only way, and `ways` names it as well.
     same = (ways == blank)[..., None, :] & has_label
     active = reached(ways, frames, lengths)

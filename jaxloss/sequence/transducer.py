@@ -12,12 +12,13 @@ from jaxloss._core.arguments.public import public
 from jaxloss._core.arguments.tail import Reduction
 from jaxloss._core.arguments.types import ArrayLike
 from jaxloss._core.compilers import number_in_a_pass
+from jaxloss._core.numerics import scaled
+from jaxloss._core.numerics.exact import difference_from_own
 from jaxloss._core.rule.analytic import analytic
 from jaxloss._core.softmax import maximum, widen
-from jaxloss.sequence._inputs import lattice, places_of, reached
+from jaxloss.sequence._inputs import lattice, positions, reached
 from jaxloss.sequence._lattice import (
     Nodes,
-    emissions,
     is_possible,
     passing,
     path_counts,
@@ -143,8 +144,8 @@ def transducer_loss(
 def _transducer_forward(logits, top, ways, frames, lengths, *, blank, axis):
     del axis  # only the decorator `analytic` uses it
     sums, picked = _node_sums(logits, top, ways, frames, lengths, blank)
-    has_label = (places_of(ways) < lengths[..., None])[..., None, :]
-    by_blank, by_label = (emissions(x, sums.top, sums.total) for x in picked)
+    has_label = (positions(ways) < lengths[..., None])[..., None, :]
+    by_blank, by_label = (scaled.probability(x, sums.top, sums.total) for x in picked)
     nodes = Nodes(by_blank, by_label.where(has_label), sums.others / sums.total)
     proper = ~jnp.any(sums.same & has_label, axis=(-2, -1))
     loss, found = path_loss(passing(frames, nodes), lengths, proper)
@@ -213,7 +214,7 @@ def _node_sums(logits, top, ways, frames, lengths, blank):
     index = jnp.broadcast_to(ways[..., None, :], top.shape)
     label = number_in_a_pass(logits, index, logits.ndim - 1, at_label)
     picked = tuple(jnp.where(active, x, 0) for x in (logits[..., blank], label))
-    of_blank, of_label = (jnp.exp(x - top) for x in picked)
+    of_blank, of_label = (jnp.exp(difference_from_own(x, top)[0]) for x in picked)
     same = index == blank
     of_label = jnp.where(same, 0, of_label)
     total = others + of_blank + of_label
@@ -226,5 +227,5 @@ def _exponentials(logits, top, ways, active, blank):
     index = jax.lax.broadcasted_iota(jnp.int32, logits.shape, logits.ndim - 1)
     at_blank, at_label = index == blank, index == ways[..., None, :, None]
     counts = active[..., None] & ~(at_blank | at_label)
-    top = top[..., None]
-    return at_blank, at_label, jnp.exp(jnp.where(counts, logits, -jnp.inf) - top)
+    gap, _ = difference_from_own(logits, top[..., None])
+    return at_blank, at_label, jnp.exp(jnp.where(counts, gap, -jnp.inf))

@@ -13,6 +13,8 @@ import jax
 import jax.numpy as jnp
 from jax.lax import stop_gradient
 
+from jaxloss._core.numerics.exact import difference_from_own
+
 _BASE = 2.0**64
 # log(_BASE) in two parts, the first with few bits: times an exponent it is exact.
 _LOG_BASE = (44.359375, 64 * math.log(2) - 44.359375)
@@ -93,6 +95,21 @@ def exp(x: jax.Array, lost: jax.Array | float = 0.0) -> Scaled:
     # A huge x is not known to one B: what is left of it is rounding.
     rest = rest + stop_gradient(jnp.clip(rest, -23, 23) - rest)
     return Scaled(jnp.where(never, 0, jnp.exp(rest)), exponent)
+
+
+def probability(x: jax.Array, top: jax.Array, total: jax.Array) -> Scaled:
+    """exp(x - top) / total: of a class with the logit x, where `top` is the largest."""
+    power = exp(*difference_from_own(x, top))
+    return Scaled(power.mantissa / total, power.exponent)
+
+
+def one_like(x: Scaled) -> Scaled:
+    return Scaled(jnp.ones_like(x.mantissa), jnp.zeros_like(x.exponent))
+
+
+def choose(mask: jax.Array, x: Scaled, y: Scaled) -> Scaled:
+    """x where the mask is True, y elsewhere."""
+    return jax.tree.map(lambda a, b: jnp.where(mask, a, b), x, y)
 
 
 def log(x: Scaled, at_zero: jax.Array | float = -jnp.inf) -> jax.Array:
