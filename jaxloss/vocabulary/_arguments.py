@@ -1,13 +1,17 @@
-"""The arguments of a linear layer over the classes, checked."""
+"""The arguments of the losses of a linear layer, checked and masked."""
 
 from __future__ import annotations
 
+import dataclasses
 import operator
+
+import jax.numpy as jnp
 
 from jaxloss._core.arguments import checks
 from jaxloss._core.arguments.classes import per_class as per_class_array
 from jaxloss._core.devices import check_shared, check_split
-from jaxloss.vocabulary._layer import Shared, floating_array
+from jaxloss._core.sweeps.operands import Options
+from jaxloss.vocabulary._layer import Shared
 
 
 def layer_arguments(hidden, kernel, axis_name, class_axis):
@@ -77,3 +81,45 @@ def unless(neutral, name, value, dtype):
     if isinstance(value, int | float) and value == neutral:
         return None
     return checks.scalar(name, value, dtype)
+
+
+def floating_array(name, value, hidden):
+    """A floating array with a class axis; converts integers and booleans."""
+    array = checks.to_array(name, value)
+    if not jnp.issubdtype(array.dtype, jnp.floating):
+        array = array.astype(checks.compute_dtype(hidden))
+    return checks.class_array(name, array, -1)[0]
+
+
+def label_array(labels, hidden):
+    labels = checks.integer_array("labels", labels)
+    batch = hidden.shape[:-1]
+    checks.check_broadcast(
+        "labels", labels.shape, "hidden without its feature axis", batch
+    )
+    if labels.dtype.itemsize < 4:  # so that it can hold the number of classes
+        labels = labels.astype(jnp.int32)
+    return jnp.broadcast_to(labels, batch)
+
+
+def sweep_options(chunk_size, precision, axis_name=None, class_axis=1, share=1):
+    """How the sweep runs; `share` arrays of the logits' size share its memory."""
+    if chunk_size is not None:
+        checks.check_integer("chunk_size", chunk_size)
+        checks.at_least(1).check("chunk_size", chunk_size)
+        chunk_size = operator.index(chunk_size)
+    return Options(chunk_size, share, precision, axis_name, class_axis)
+
+
+def mask_rows(hidden, tail):
+    """Replaces the features of excluded examples, and non-finite ones of weight 0.
+
+    The gradient of the kernel sums hidden · cotangent over all examples, where
+    NaN · 0 would be NaN.
+    """
+    (hidden,) = tail.select(hidden, axes=-1)
+    if tail.weights is None:
+        return hidden
+    finite = jnp.all(jnp.isfinite(hidden), axis=-1)
+    keep = finite | (tail.weights != 0)
+    return dataclasses.replace(tail, keep=keep, weights=None).select(hidden, axes=-1)[0]

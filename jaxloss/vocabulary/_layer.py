@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
-import operator
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from jaxloss._core.arguments import checks
 from jaxloss._core.compilers import available_after
 from jaxloss._core.devices import class_count, sum_over_devices
 from jaxloss._core.numerics.exact import zero_safe_product
@@ -26,7 +23,6 @@ from jaxloss._core.softmax import (
     pick,
     surprisal,
 )
-from jaxloss._core.sweeps.operands import Options
 
 
 class Own(NamedTuple):
@@ -52,20 +48,6 @@ class Fixed(NamedTuple):
 
     labels: jax.Array
     dropped: jax.Array | None = None  # of weight 0
-
-
-def mask_rows(hidden, tail):
-    """Replaces the features of excluded examples, and non-finite ones of weight 0.
-
-    The gradient of the kernel sums hidden · cotangent over all examples, where
-    NaN · 0 would be NaN.
-    """
-    (hidden,) = tail.select(hidden, axes=-1)
-    if tail.weights is None:
-        return hidden
-    finite = jnp.all(jnp.isfinite(hidden), axis=-1)
-    keep = finite | (tail.weights != 0)
-    return dataclasses.replace(tail, keep=keep, weights=None).select(hidden, axes=-1)[0]
 
 
 # With m the largest logit, e = log Σ_j e^{x_j - m} and s_j = e + m - x_j the surprisal
@@ -209,31 +191,3 @@ def clip_labels(x, labels, axis_name):
     """The labels clipped to the classes, and whether they were in range."""
     valid = is_class(x, labels, 1, axis_name)
     return jnp.clip(labels, 0, class_count(x, (1,), axis_name) - 1), valid
-
-
-def floating_array(name, value, hidden):
-    """A floating array with a class axis; converts integers and booleans."""
-    array = checks.to_array(name, value)
-    if not jnp.issubdtype(array.dtype, jnp.floating):
-        array = array.astype(checks.compute_dtype(hidden))
-    return checks.class_array(name, array, -1)[0]
-
-
-def label_array(labels, hidden):
-    labels = checks.integer_array("labels", labels)
-    batch = hidden.shape[:-1]
-    checks.check_broadcast(
-        "labels", labels.shape, "hidden without its feature axis", batch
-    )
-    if labels.dtype.itemsize < 4:  # so that it can hold the number of classes
-        labels = labels.astype(jnp.int32)
-    return jnp.broadcast_to(labels, batch)
-
-
-def sweep_options(chunk_size, precision, axis_name=None, class_axis=1, share=1):
-    """How the sweep runs; `share` arrays of the logits' size share its memory."""
-    if chunk_size is not None:
-        checks.check_integer("chunk_size", chunk_size)
-        checks.at_least(1).check("chunk_size", chunk_size)
-        chunk_size = operator.index(chunk_size)
-    return Options(chunk_size, share, precision, axis_name, class_axis)

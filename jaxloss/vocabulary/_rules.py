@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from typing import NamedTuple
 
 import jax
@@ -115,10 +116,13 @@ def _logits(x, shared, fixed):
     return logits(x, shared), shared
 
 
-def _sums(x, shared, fixed, top, first, classes):
-    hit = _at_label(x, fixed, first, classes)
-    others = jnp.sum(exponentials_but(hit, x, top[:, None]), axis=1)
-    sums = _Sums(jnp.sum(jnp.where(hit, x, 0), axis=1), others)
+def _sums(x, shared, fixed, top, first, classes, *, with_spread=False):
+    hit, below = _at_label(x, fixed, first, classes), top[:, None]
+    e = exponentials_but(hit, x, below)
+    sums = _Sums(jnp.sum(jnp.where(hit, x, 0), axis=1), jnp.sum(e, axis=1))
+    if with_spread:
+        behind = jnp.where(jnp.isneginf(x), 0, below - x)
+        sums = sums._replace(spread=jnp.sum(e * behind, axis=1))
     if shared.label_smoothing is None:
         return sums
     weights = 1 if shared.class_weights is None else shared.class_weights
@@ -133,10 +137,14 @@ def _at_label(x, fixed, first, classes):
 
 
 def _raised(sums, by):
-    sums = sums._replace(others=sums.others * jnp.exp(-by))
-    if sums.gap is None:
-        return sums
-    return sums._replace(gap=sums.gap + sums.weight * by)
+    shrink = jnp.exp(-by)
+    others, spread, gap = sums.others * shrink, sums.spread, sums.gap
+    if spread is not None:
+        moved = jnp.where(shrink == 0, 0, by * shrink)
+        spread = spread * shrink + moved * sums.others
+    if gap is not None:
+        gap = gap + sums.weight * by
+    return sums._replace(others=others, spread=spread, gap=gap)
 
 
 def _cross_entropy_of_sums(sums, top, own, shared, fixed, keep, classes, axis_name):
@@ -195,20 +203,6 @@ def _kept(numbers, keep):
     return tuple(jnp.where(keep, x, 0) for x in numbers)
 
 
-def _sums_with_spread(x, shared, fixed, top, first, classes):
-    sums = _sums(x, shared, fixed, top, first, classes)
-    hit = _at_label(x, fixed, first, classes)
-    behind = jnp.where(jnp.isneginf(x), 0, top[:, None] - x)
-    spread = exponentials_but(hit, x, top[:, None]) * behind
-    return sums._replace(spread=jnp.sum(spread, axis=1))
-
-
-def _raised_with_spread(sums, by):
-    shrink = jnp.exp(-by)
-    moved = jnp.where(shrink == 0, 0, by * shrink) * sums.others
-    return _raised(sums, by)._replace(spread=sums.spread * shrink + moved)
-
-
 def _log_probs_of_sums(sums, top, own, shared, fixed, keep, classes, axis_name):
     log_probs = -surprisal_of_sums(sums.own, sums.others, top)
     log_probs = jnp.where(_is_class(fixed.labels, classes), log_probs, jnp.nan)
@@ -216,7 +210,7 @@ def _log_probs_of_sums(sums, top, own, shared, fixed, keep, classes, axis_name):
     return _kept((log_probs, entropy_of_sums(*numbers)), keep)
 
 
+_SUMS_WITH_SPREAD = functools.partial(_sums, with_spread=True)
 LOG_PROBS = Rule(
-    _log_probs_by_row,
-    ByClass(_logits, _sums_with_spread, _raised_with_spread, _log_probs_of_sums),
+    _log_probs_by_row, ByClass(_logits, _SUMS_WITH_SPREAD, _raised, _log_probs_of_sums)
 )

@@ -19,14 +19,13 @@ from jaxloss._core.arguments.types import ArrayLike
 from jaxloss._core.softmax import surprisals
 from jaxloss._core.sweeps.linear import map_rows_to_any
 from jaxloss._core.sweeps.operands import Operands
-from jaxloss.vocabulary._layer import (
-    Shared,
+from jaxloss.vocabulary._arguments import (
     floating_array,
     label_array,
-    logits,
     mask_rows,
     sweep_options,
 )
+from jaxloss.vocabulary._layer import Shared, logits
 from jaxloss.vocabulary._rules import losses, reduced, share_of_mean
 
 Parameters = Mapping[str, Any]

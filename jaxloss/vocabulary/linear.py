@@ -23,18 +23,15 @@ from jaxloss._core.softmax import is_class
 from jaxloss._core.sweeps.linear import map_rows
 from jaxloss._core.sweeps.operands import Operands
 from jaxloss.vocabulary._arguments import (
+    label_array,
     layer_arguments,
     logit_parameters,
+    mask_rows,
     per_class_of,
+    sweep_options,
     unless,
 )
-from jaxloss.vocabulary._layer import (
-    Fixed,
-    Own,
-    label_array,
-    mask_rows,
-    sweep_options,
-)
+from jaxloss.vocabulary._layer import Fixed, Own
 from jaxloss.vocabulary._rules import LOG_PROBS, losses, reduced, share_of_mean
 
 

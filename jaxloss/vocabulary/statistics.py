@@ -22,9 +22,11 @@ from jaxloss._core.sweeps.operands import Operands
 from jaxloss.vocabulary._arguments import (
     layer_arguments,
     logit_parameters,
+    mask_rows,
     per_class_of,
+    sweep_options,
 )
-from jaxloss.vocabulary._layer import Own, mask_rows, sweep_options
+from jaxloss.vocabulary._layer import Own
 from jaxloss.vocabulary._layer import logits as logits_of
 
 
