@@ -6,7 +6,6 @@ import jax
 import jax.numpy as jnp
 from jax.lax import stop_gradient
 
-from jaxloss._core.compilers import unsorted
 from jaxloss._core.rule.analytic import analytic
 
 
@@ -42,12 +41,17 @@ def ranked(errors, hit, weights):
     steps = jnp.where(size == 0, first, jnp.where(h, own, other))
     # 0 · inf is 0: a pixel that does not matter may have any error.
     loss = jnp.sum(jnp.where(steps == 0, 0, e) * steps, axis=-1)
-    return loss, unsorted(steps, order)
+    return loss, jax.vmap(_put)(steps, order)
 
 
-# Of one image: `vmap` tells XLA that images are apart, on a mesh as well.
+# Of one image each: `vmap` tells XLA that images are apart, on a mesh as well.
 def _at(row, order):
     return row.at[order].get(unique_indices=True, mode="promise_in_bounds")
+
+
+def _put(row, order):
+    empty = jnp.zeros_like(row)
+    return empty.at[order].set(row, unique_indices=True, mode="promise_in_bounds")
 
 
 def _forward(errors, weights, hit):
