@@ -138,11 +138,12 @@ pick = analytic(_pick_forward, _pick_backward)
 #     d surprisal / d x_j = p_j = e^{x_j - m} / (s + e^-a),    j != y.
 # Where the label is the maximum, a = 0 and the loss is log1p(s), elsewhere s >= 1: the
 # label's own term never rounds the others away, and a loss of 1e-20 keeps its digits,
-# where log-sum-exp - x_y gives 0. e^{x_j - m} would inherit the rounding of x_j - m at
-# that difference's own magnitude; what it lost is put back (free: the passes wait for
-# memory). The backward rule repeats the forward's expression, which the compiler then
-# computes once, and writes into the gradient's own buffer: no temporaries, the speed
-# of optax's form (benchmarks/README.md), where one more select costs a pass.
+# where log-sum-exp - x_y gives 0. x_j - m is rounded, by up to half a unit in its last
+# place, which for a large difference is a large relative error of e^{x_j - m}: the
+# rounding error is known exactly and multiplied in again. That costs no time, since
+# these loops wait for memory. The backward rule writes the same expression as the
+# forward rule: the compiler computes it once, in the buffer of the gradient, and needs
+# no temporary array.
 def _rest(logits, labels, top, axis, axis_name):
     hit = at_label(logits, labels, axis, axis_name)
     return hit, exponentials_but(hit, logits, top)
@@ -231,9 +232,9 @@ def surprisal(
     return _surprisal(widen(logits), labels, top, axis=axis, axis_name=axis_name)
 
 
-# log Σ_j e^{x_j - m}, of slope softmax(x), beside the surprisal: made of the same
-# exponentials, like its slope, it costs no pass over memory and no array. It and the
-# entropy take what the surprisal does, and logits that need not be widened.
+# log Σ_j e^{x_j - m}, whose gradient is softmax(x), for a loss that needs the surprisal
+# as well. Both are made of the same exponentials, so that the compiler reads the logits
+# once for the two. It has the arguments of the surprisal.
 def _excess_beside_forward(logits, labels, top, *, axis, axis_name):
     *_, own_share, _, excess, share = _at_label(logits, labels, top, axis, axis_name)
     return excess, (logits, labels, top, own_share, share)
@@ -253,8 +254,8 @@ def _excess_beside_backward(residuals, cotangent, *, axis, axis_name):
 excess = analytic(_excess_beside_forward, _excess_beside_backward)
 
 
-# The same two from sums that a caller has made, with the slopes by x_y and by s. They
-# give no second derivative its digits: that is for the functions of the logits.
+# The same two for a caller that has made the sums, with the derivatives by x_y and s.
+# Their second derivatives are not accurate; those of the functions above are.
 @pointwise
 def surprisal_of_sums(own: jax.Array, others: jax.Array, top: jax.Array):
     """The surprisal, given the label's logit, the sum s of the others and m."""
@@ -273,9 +274,10 @@ def excess_of_sums(own: jax.Array, others: jax.Array, top: jax.Array):
 #     entropy = Σ_j p_j s_j = e + Σ_j p_j (m - x_j),                no negative term,
 #     d entropy / d x_j = p_j (s_j - entropy):
 # of d p_k / d x_j = p_k ([j = k] - p_j); d s_k / d x_j = p_j - [j = k] adds -p_j + p_j.
-# An impossible class has no part in it. The exponentials are those of the surprisal, so
-# that there are two arrays, these and the logits. A sum that leaves out a most probable
-# class, not the label, would keep the digits of any entropy near 0, with four arrays.
+# A class with a logit of -inf adds nothing. The sum leaves out the label, as that of the
+# surprisal does, and the compiler needs one array beside the logits. An entropy near 0
+# keeps its digits if the label is the most probable class; to leave out the most
+# probable class in any case would take three arrays beside the logits.
 def _entropy_forward(logits, labels, top, *, axis, axis_name):
     own, behind_own, own_share, _, excess, share = _at_label(
         logits, labels, top, axis, axis_name
@@ -304,7 +306,7 @@ def _entropy_backward(residuals, cotangent, *, axis, axis_name):
 entropy = analytic(_entropy_forward, _entropy_backward)
 
 
-# From sums, as above: with S the sum of e^{x_j - m} (m - x_j) over the others,
+# For a caller that has made the sums: with S the sum of e^{x_j - m} (m - x_j), j != y,
 #     entropy = e + (S + e^-a a) / (s + e^-a).
 @pointwise
 def entropy_of_sums(own, others, spread, top):
@@ -322,10 +324,10 @@ def _behind(logits, top):
     return jnp.where(jnp.isneginf(logits), 0, -gap)
 
 
-# log Σ_j e^{x_j - m} with m the maximum, near 0 where one class has all the mass: the
-# sum leaves out one class at the maximum, r, and log1p(r) keeps its digits. The slope
-# is softmax(x), the maximum's own class included: e - 1 there is 0 and has e's slope,
-# which the second derivative needs.
+# log Σ_j e^{x_j - m} with m the maximum. It is near 0 where one class has nearly all the
+# probability: with r the sum without one class at the maximum, log1p(r) keeps its
+# digits. The gradient is softmax(x), at the maximum's class too: its term e - 1 is 0 and
+# has the derivative of e, which the second derivative needs.
 def _excess_forward(logits, top, *, axis, axis_name):
     gap, lost = difference_from_own(logits, jnp.expand_dims(top, axis))
     first = gap == 0
