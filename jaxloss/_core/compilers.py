@@ -36,6 +36,7 @@ def capped_product(c: jax.Array, x: jax.Array) -> jax.Array:
     return c * jnp.minimum(x, jnp.ceil(jnp.abs(c)) * largest + largest)
 
 
+@jax.custom_jvp
 def zero_where_equal(difference: jax.Array, a: jax.Array, b: jax.Array) -> jax.Array:
     """a - b, given as `difference`: exactly 0 where a = b, with its own derivative.
 
@@ -44,7 +45,12 @@ def zero_where_equal(difference: jax.Array, a: jax.Array, b: jax.Array) -> jax.A
     maximum less itself is then what its own rounding took: for logits of 1e30 some
     1e22, whose exponential is 0 or inf. A comparison sees both numbers rounded.
     """
-    return difference - stop_gradient(jnp.where(a == b, difference, 0))
+    return jnp.where(a == b, 0, difference)
+
+
+@zero_where_equal.defjvp
+def _zero_where_equal_jvp(primals, tangents):
+    return zero_where_equal(*primals), tangents[0]
 
 
 def available_after(number: jax.Array, top: jax.Array) -> jax.Array:
@@ -186,22 +192,23 @@ def _times_one_minus_jvp(primals, tangents):
 
 def own_pass_if(
     needed: jax.Array,
-    sums: Callable[..., jax.Array],
+    alone: Callable[..., jax.Array],
+    beside: Callable[..., jax.Array],
     otherwise: jax.Array,
     *arrays: jax.Array,
 ) -> jax.Array:
-    """sums(*arrays), or `otherwise` where they are not `needed`, beside other sums.
+    """beside(*arrays), sums of arrays that are read for other sums as well.
 
-    The shorter form is sums(*arrays). XLA for CPU computes each sum in a pass of its
-    own: of the dense cross entropy of 65,536 x 1,000 it would take a quarter of the
-    time, so there a condition saves the pass. XLA for TPU and GPU computes all sums in
-    one pass, and stores copies of what a condition reads.
+    The shorter form is that. XLA for CPU computes each sum in a pass of its own: of the
+    dense cross entropy of 65,536 x 1,000 it would take a quarter of the time, so there
+    it is alone(*arrays), and `otherwise` where the sums are not `needed`. XLA for TPU
+    and GPU computes all sums in one pass, and stores copies of what a condition reads.
     """
     return jax.lax.platform_dependent(
         needed,
         *arrays,
         cpu=lambda needed, *arrays: jax.lax.cond(
-            needed, sums, lambda *_: otherwise, *arrays
+            needed, alone, lambda *_: otherwise, *arrays
         ),
-        default=lambda _, *arrays: sums(*arrays),
+        default=lambda _, *arrays: beside(*arrays),
     )

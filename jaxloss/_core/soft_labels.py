@@ -78,7 +78,7 @@ def _sum_below(logits, labels, top, rest, apart, axis, axis_name):
         below = labels * jnp.sign(-(logits + -top))
         return jnp.sum(below, axis=axis, keepdims=True)
 
-    def on_its_own(logits, labels):
+    def alone(logits, labels, _):
         # Takes the maximum again: kept until here, it would be one array more.
         return below(logits, labels, jnp.expand_dims(maximum(logits, axis), axis))
 
@@ -86,7 +86,7 @@ def _sum_below(logits, labels, top, rest, apart, axis, axis_name):
         return sum_over_devices(below(logits, labels, top), axis_name)
     needed = jnp.any(_dominant(rest) & apart)
     nothing = vary_as(jnp.zeros_like(rest), rest)
-    return own_pass_if(needed, on_its_own, nothing, logits, labels)
+    return own_pass_if(needed, alone, below, nothing, logits, labels, top)
 
 
 def _soft_slope(logits, labels, top, rest, mass, others):
