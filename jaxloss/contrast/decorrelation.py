@@ -74,8 +74,8 @@ def barlow_twins_loss(
         >>> import jaxloss as jl
         >>> x = [[1.0, 2.0], [3.0, 1.0], [2.0, 6.0]]
         >>> y = [[1.0, 1.0], [2.0, 1.0], [2.0, 3.0]]
-        >>> print(jl.barlow_twins_loss(x, y))
-        0.018816777
+        >>> print(f"{jl.barlow_twins_loss(x, y):.5f}")
+        0.01882
 
     References:
         Jure Zbontar, Li Jing, Ishan Misra, Yann LeCun and Stéphane Deny, "Barlow Twins:
