@@ -18,7 +18,7 @@ from jaxloss._core.numerics.exact import difference_from_own, with_derivative_of
 from jaxloss._core.numerics.functions import accurate_expm1
 from jaxloss._core.rule.analytic import analytic
 from jaxloss._core.rule.varying import vary_as
-from jaxloss._core.softmax import Axes, maximum, surprisals
+from jaxloss._core.softmax import Axes, maximum, softmax, surprisals
 
 
 # e^{x_j - m} and r, their sum without one class at the maximum m, which keeps its
@@ -142,7 +142,7 @@ def _miss_backward(residuals, cotangent, *, axis):
     cotangent = jnp.expand_dims(cotangent, axis)
     top = jnp.expand_dims(maximum(logits, axis), axis)
     surprise = surprisals(logits, axis=axis)
-    labels = scale * jnp.exp(-surprise)
+    labels = scale * softmax(logits, axis)
     mass = jnp.sum(labels, axis=axis, keepdims=True)
     rest = _sum_of_rest(_exponentials(logits, top), axis, None)
     others = _sum_below(logits, labels, top, rest, mass != 0, axis, None)
