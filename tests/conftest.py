@@ -26,7 +26,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--exhaustive",
         action="store_true",
-        help="every variant of every loss, more examples, full optimisation",
+        help="every variant of every loss, and more examples",
+    )
+    parser.addoption(
+        "--optimised",
+        action="store_true",
+        help="all programs as users compile them, those of any_program tests too",
     )
 
 
@@ -35,11 +40,12 @@ def pytest_configure(config: pytest.Config) -> None:
     # suite's time. It runs for every 100,000 of them, not for every 700.
     gc.set_threshold(100_000, 20, 100)
     tier.EXHAUSTIVE = config.getoption("--exhaustive")
+    tier.OPTIMISED = config.getoption("--optimised")
     config.addinivalue_line("markers", "exhaustive: runs with --exhaustive only")
     config.addinivalue_line(
         "markers",
         "any_program: what the test says holds however the compiler optimises, so that "
-        "the quick tier compiles its programs quickly",
+        "its programs are compiled quickly",
     )
     config.addinivalue_line("markers", "optimised: one that does not, among such tests")
     config.addinivalue_line(
@@ -117,7 +123,7 @@ def _compiler(request):
     level = node.get_closest_marker("level")
     level = level.args[0] if level else getattr(case, "level", 0)
     optimised = node.get_closest_marker("optimised")
-    if tier.EXHAUSTIVE or optimised or not node.get_closest_marker("any_program"):
+    if tier.OPTIMISED or optimised or not node.get_closest_marker("any_program"):
         yield
     else:
         with tier.quick_compiler(level):

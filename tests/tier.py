@@ -1,8 +1,9 @@
 """The two tiers of the suite, and how hard XLA's compiler tries in each.
 
 The quick tier is the default: every loss passes every rule once. `--exhaustive` adds
-the second variants of each loss, third derivatives, every mesh, more random examples,
-dense ladders of magnitudes, and compiles all programs with full optimisation.
+the second variants of each loss, third derivatives, every mesh, more random examples
+and dense ladders of magnitudes. With `--optimised`, either compiles all programs as
+users do.
 """
 
 import contextlib
@@ -13,8 +14,9 @@ from jax._src import compiler
 
 T = TypeVar("T")
 
-# `conftest.py` sets it before a module of tests is imported.
+# `conftest.py` sets them before a module of tests is imported.
 EXHAUSTIVE = False
+OPTIMISED = False
 
 # Most of the suite's time went into LLVM's optimisation of programs that run once on
 # six examples. With these options XLA's own passes, which rewrite, fold and fuse, still
