@@ -212,3 +212,24 @@ def own_pass_if(
         ),
         default=lambda _, *arrays: beside(*arrays),
     )
+
+
+def short_cut(
+    holds: jax.Array,
+    short: Callable[..., jax.Array],
+    general: Callable[..., jax.Array],
+    *arrays: jax.Array,
+) -> jax.Array:
+    """short(*arrays) where the scalar `holds`, else general(*arrays).
+
+    `general` is right in any case. The shorter form is `jax.lax.cond`. XLA for TPU
+    stores copies of what a condition reads: for the triplet loss of 262,144 x 64 in
+    float32 it needs 272 MB of temporaries and moves 1.4 GB. With general(*arrays) alone
+    it needs 0.2 MB and moves 0.6 GB.
+    """
+    return jax.lax.platform_dependent(
+        holds,
+        *arrays,
+        tpu=lambda _, *arrays: general(*arrays),
+        default=lambda holds, *arrays: jax.lax.cond(holds, short, general, *arrays),
+    )
