@@ -5,18 +5,25 @@ compile for a description of the device: `benchmarks/planned`.
 """
 
 import json
+import math
+import re
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 from common import each_case, weighted
+from jax.sharding import AxisType, Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
+
+import jaxloss as jl
 
 pytest.importorskip("optax")
 
 from benchmarks.planned import report
 from benchmarks.planned.compile import compiled, measure
 from benchmarks.planned.rows import rows
-from benchmarks.planned.targets import TARGETS, device, missing
+from benchmarks.planned.targets import TARGETS, Target, device, devices, missing
 
 CHECKED = ("tpu-v5e", "h100")
 
@@ -65,3 +72,53 @@ def test_row_needs_no_more_than_its_committed_figures(row, target):
     found = measure(row, device(TARGETS[target]), only=["jaxloss"])
     for figure in report.FIGURES:
         assert found["programs"]["jaxloss"][figure] <= expected[figure], figure
+
+
+def pairs_on_a_slice(loss, chips, kind):
+    """Value and gradients of a loss of 1,024 pairs per chip, compiled for a slice."""
+    mesh = Mesh(np.array(devices(Target("tpu", chips))), ("data",), axis_types=(kind,))
+    spread, shared = NamedSharding(mesh, P("data")), NamedSharding(mesh, P())
+
+    def total(x, y, scale):
+        if kind == AxisType.Explicit:
+            return loss(x, y, scale, reduction="mean")
+
+        def local(x, y, scale):
+            return loss(x, y, scale, reduction="mean", axis_name="data")[None]
+
+        every = P("data"), P("data"), P()
+        each = jax.shard_map(local, mesh=mesh, in_specs=every, out_specs=P("data"))
+        return jnp.mean(each(x, y, scale))
+
+    n = 1024 * mesh.size
+    x = jax.ShapeDtypeStruct((n, 1152), jnp.bfloat16, sharding=spread)
+    scale = jax.ShapeDtypeStruct((), jnp.float32, sharding=shared)
+    out = shared, (spread, spread, shared)
+    step = jax.jit(jax.value_and_grad(total, (0, 1, 2)), out_shardings=out)
+    with jax.set_mesh(mesh):
+        return step.lower(x, x, scale).compile()
+
+
+def siglip(x, y, scale, **options):
+    return jl.siglip_loss(x, y, logit_scale=scale, **options)
+
+
+def clip(x, y, scale, **options):
+    return jl.info_nce_loss(x, y, temperature=scale, symmetric=True, **options)
+
+
+@pytest.mark.parametrize("kind", [AxisType.Auto, AxisType.Explicit], ids=str)
+@pytest.mark.parametrize("loss", [siglip, clip])
+def test_pairs_on_a_slice_of_256_chips_stay_on_a_ring(loss, kind):
+    """In `shard_map` on an automatic mesh, and under plain `jit` on an explicit one."""
+    if lacking := missing(TARGETS["tpu-v5e"]):
+        pytest.skip(f"tpu-v5e: {lacking}")
+    few, many = (pairs_on_a_slice(loss, c, kind) for c in ("v5e:4x4", "v5e:16x16"))
+    sizes = [x.memory_analysis().temp_size_in_bytes for x in (few, many)]
+    assert sizes[1] <= sizes[0]
+    text = many.as_text()
+    assert "collective-permute" in text
+    assert "all-gather" not in text
+    shapes = re.findall(r"\b(?:bf16|f32|s32|pred)\[([\d,]+)\]", text)
+    largest = max(math.prod(map(int, shape.split(","))) for shape in shapes)
+    assert largest <= 1024 * 1152  # the embeddings of one chip

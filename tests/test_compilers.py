@@ -247,3 +247,27 @@ def test_forms_for_accelerators_are_the_same_mathematics(monkeypatch, loss):
     for there, here in zip(found(), chosen, strict=True):
         np.testing.assert_allclose(there, here, rtol=2e-6, atol=1e-12)
     jax.clear_caches()
+
+
+def test_triplets_on_a_tpu_have_their_distance(monkeypatch):
+    """Compiles for CPU what a TPU gets: vectors scaled in any case."""
+    x, y = np.float32(20 * np.random.default_rng(0).normal(size=(2, 500, 9)))
+
+    def losses(x):  # the negative is the anchor, at distance 0
+        return jl.triplet_margin_loss(x, y, x, eps=0.0, margin=0.0)
+
+    def found():
+        jax.clear_caches()
+        return losses(x), jax.grad(lambda x: jnp.sum(losses(x)))(x)
+
+    gap = np.float64(x) - np.float64(y)
+    distance = np.linalg.norm(gap, axis=1)
+    monkeypatch.setattr(
+        jax.lax,
+        "platform_dependent",
+        lambda *operands, tpu, **_: tpu(*operands),
+    )
+    value, slope = found()
+    jax.clear_caches()
+    np.testing.assert_allclose(value, distance, rtol=4 * 2**-23)
+    np.testing.assert_allclose(slope, gap / distance[:, None], rtol=6 * 2**-23)

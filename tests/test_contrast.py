@@ -17,6 +17,7 @@ from jax.sharding import PartitionSpec as P
 from tier import EXHAUSTIVE
 
 import jaxloss as jl
+from jaxloss._core.sweeps import blocks
 
 pytestmark = pytest.mark.any_program
 
@@ -211,6 +212,108 @@ def test_gradient_on_each_device_is_that_of_the_sum_over_devices():
 
     expected = jax.jit(jax.grad(total, (0, 1, 2)))(x, y, scale)
     assert_close(jax.jit(inside)(x, y, scale, keep), expected, 1e-5)
+
+
+def shares_on_a_ring(real, chunk_size, keep=None):
+    """Each device's mean of the sigmoid loss of 24 pairs over eight devices."""
+    mesh = jax.make_mesh((8,), ("data",), (AxisType.Auto,))
+    ring = spread(LOSSES["siglip"][0], mesh, chunk_size=chunk_size, reduction="mean")
+    parameters = {name: real[name] for name in ("logit_scale", "logit_bias")}
+    weights = real.get("weights", jnp.ones(24))
+    keep = np.ones(24, bool) if keep is None else keep
+    return ring(real["x"], real["y"], np.zeros(24), weights, keep, parameters)
+
+
+def sigmoid_loss_of_shares(real, keep, ct):
+    """Value and gradients of Σ_p ct_p mean_p by the definition, in float64."""
+    real = jax.tree.map(np.float64, real)
+    x, y, w = real["x"], real["y"], np.where(keep, real["weights"], 0)
+    mass = w.reshape(8, 3).sum(1).repeat(3)
+    c = np.repeat(ct, 3) * keep / mass
+    pairs = keep[:, None] & keep
+    z = 2 * np.eye(24) - 1
+    s = x @ y.T
+    logits = real["logit_scale"] * s + real["logit_bias"]
+    each = np.where(pairs, np.logaddexp(0, -z * logits), 0).sum(1)
+    mean = (w * each).reshape(8, 3).sum(1).repeat(3) / mass
+    g = (c * w)[:, None] * np.where(pairs, -z / (1 + np.exp(z * logits)), 0)
+    slopes = {
+        "x": real["logit_scale"] * g @ y,
+        "y": real["logit_scale"] * g.T @ x,
+        "logit_scale": (g * s).sum(),
+        "logit_bias": g.sum(),
+        "weights": c * (each - mean),
+    }
+    return ct @ mean[::3], slopes
+
+
+@pytest.mark.parametrize("cotangents", ["equal", "unequal"])
+def test_sigmoid_loss_on_a_ring_is_its_definition(cotangents):
+    """Means over unequal masses of weights on each device, times a cotangent."""
+    x, y, _ = towers(24)
+    keep = np.arange(24) % 5 != 1
+    weights = np.random.default_rng(4).uniform(0.2, 2, 24)
+    real = {"x": x, "y": y, "weights": weights, "logit_scale": 1.3, "logit_bias": -0.8}
+    real = jax.tree.map(jnp.float32, real)
+    ct = np.full(8, 0.7) if cotangents == "equal" else np.linspace(-1, 2, 8)
+
+    def total(real):
+        return jnp.sum(jnp.float32(ct) * shares_on_a_ring(real, 2, keep))
+
+    found = jax.jit(jax.value_and_grad(total))(real)
+    assert_close(found, sigmoid_loss_of_shares(real, keep, ct), 1e-5)
+
+
+@pytest.mark.parametrize("bad", [np.nan, 2e37])  # of 2e37 the sum over keys is inf
+def test_a_spoiled_query_of_weight_zero_harms_nothing_on_a_ring(bad):
+    """Neither in the one round nor in the second, of unequal cotangents."""
+    x, y, _ = towers(24)
+    spoiled = np.array(x)
+    spoiled[4] = bad
+    real = {"y": y, "logit_scale": 1.3, "logit_bias": -0.8}
+    real["weights"] = np.float32(np.arange(24) != 4)
+
+    @jax.jit
+    def run(x, ct):
+        def total(real):
+            return jnp.sum(ct * shares_on_a_ring(real, 2))
+
+        return jax.value_and_grad(total)({**real, "x": x})
+
+    for ct in (jnp.ones(8), jnp.linspace(-1, 2, 8)):
+        (value, slopes), clean = run(spoiled, ct), run(x, ct)
+        for found in (slopes, clean[1]):  # the derivative by the weight is the loss
+            assert np.isfinite(found.pop("weights")).all()
+        assert_close((value, slopes), clean, 1e-6)
+
+
+@pytest.mark.parametrize(
+    ("cotangents", "rounds"), [([0.7] * 8, 1), (range(8), 2)], ids=["equal", "unequal"]
+)
+def test_sigmoid_loss_and_gradient_take_one_round_of_the_ring(
+    cotangents, rounds, monkeypatch
+):
+    """A second round only where devices have cotangents of their own."""
+    turns = []
+    send_on = blocks.send_on
+
+    def counted(tree, axis_name):
+        some = jax.tree.leaves(tree)[0].ravel()[0]
+        jax.debug.callback(lambda _: turns.append(1), some)
+        return send_on(tree, axis_name)
+
+    monkeypatch.setattr(blocks, "send_on", counted)
+    x, y, _ = towers(24)
+    real = {"x": x, "y": y, "logit_scale": 1.3, "logit_bias": -0.8}
+    ct = jnp.float32(cotangents)
+
+    def total(real):  # in chunks of a size that no other test has compiled
+        return jnp.sum(ct * shares_on_a_ring(real, 100 + rounds))
+
+    step = jax.jit(jax.value_and_grad(total))(jax.tree.map(jnp.float32, real))
+    jax.block_until_ready(step)
+    jax.effects_barrier()
+    assert len(turns) == rounds * 8 * 8  # eight devices, eight turns a round
 
 
 def step_on_a_ring(name, devices, examples, features=16):

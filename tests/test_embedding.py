@@ -40,6 +40,18 @@ def test_memory_is_less_than_that_of_one_matrix_of_pairs(name):
     assert step.memory_analysis().temp_size_in_bytes < 4 * pairs * pairs
 
 
+@pytest.mark.optimised
+@each_loss
+def test_memory_grows_like_the_number_of_examples(name):
+    def temporaries(pairs):
+        embeddings = jax.ShapeDtypeStruct((pairs, 16), jnp.float32)
+        labels = jax.ShapeDtypeStruct((pairs,), jnp.int32)
+        step = value_and_gradient(LOSSES[name][0], embeddings, labels)
+        return step.memory_analysis().temp_size_in_bytes
+
+    assert temporaries(16384) < 4.4 * temporaries(4096)
+
+
 def several_blocks(examples):
     draw = np.random.default_rng(7)
     x = draw.normal(size=(examples, 3))

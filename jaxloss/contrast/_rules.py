@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -48,6 +48,7 @@ class PairwiseSigmoid:
     """The sum over all keys of -log sigmoid(z x)."""
 
     per_key: bool = False
+    additive: ClassVar[bool] = True
 
     def relation(self, queries: Example, keys: Example) -> Pairs:
         return Pairs(queries.position == keys.position, both_kept(queries, keys))
@@ -129,6 +130,7 @@ class OthersSum:
     """
 
     per_key: bool = False
+    additive: ClassVar[bool] = False
 
     def relation(self, queries: Example, keys: Example) -> Against:
         other = queries.position != keys.position
@@ -177,6 +179,7 @@ class LabelSums:
     """The log-sum-exps of a query's positives and of its negatives."""
 
     per_key: bool = False
+    additive: ClassVar[bool] = False
 
     def relation(self, queries: Example, keys: Example) -> Groups:
         kept = both_kept(queries, keys)

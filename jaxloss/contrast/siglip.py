@@ -75,9 +75,11 @@ def siglip_loss(
 
     Numerics:
         Half-precision inputs are multiplied as they are and summed in float32. Memory
-        is that of `chunk_size` x N logits and of the gradients, over devices too. On
-        one device "sum" and "mean" compute the gradient together with the value; for
-        "none" and over devices the backward pass computes the logits again.
+        is that of `chunk_size` x N logits and of the gradients, over devices too. "sum"
+        and "mean" compute the gradient together with the value. Over devices that is
+        one round of the ring, and a second one if the devices' losses do not all have
+        the same cotangent, as they have in a mean over devices. For "none" the backward
+        pass computes the logits again.
 
     Example:
         >>> import jax.numpy as jnp

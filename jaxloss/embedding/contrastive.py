@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import jax
@@ -61,8 +62,8 @@ def ntxent(
         0 with every vector, and gradient 0.
 
     Numerics:
-        The matrix products have full precision on every backend. For large N no whole
-        `[N, N]` matrix is stored.
+        The matrix products have full precision on every backend. Memory is that of the
+        scores of at most 512 examples against all N, and of the gradient.
 
     Example:
         >>> import jaxloss as jl
@@ -159,8 +160,8 @@ def circle_loss(
         $m + d_{ij}$ and $\max(0, 1 + m - d_{ik})$ are differentiated too.
 
     Numerics:
-        The matrix products have full precision on every backend. For large N no whole
-        `[N, N]` matrix is stored.
+        The matrix products have full precision on every backend. Memory is that of the
+        scores of at most 512 examples against all N, and of the gradient.
 
     Example:
         >>> import jaxloss as jl
@@ -294,15 +295,16 @@ def _inner_products(x, y):
 
 # If the scores of all pairs were computed at once, XLA for CPU would materialise three
 # [N, N] arrays for either loss, one per sum over the columns with a computed summand.
-_BLOCKS, _MIN_ROWS = 8, 64
+# Blocks of at most `_MAX_ROWS` rows keep the memory proportional to N for a large N.
+_BLOCKS, _MIN_ROWS, _MAX_ROWS = 8, 64, 512
 
 
 def _map_row_blocks(loss, batch):
     """loss(rows, columns) of every example against the batch, in blocks of rows.
 
-    Only an eighth of the [N, N] scores exists at once. The backward pass computes the
-    scores of each block again, so that value and gradient take four matrix products
-    instead of three.
+    Never more than an eighth of the [N, N] scores exists at once, nor more than 512 of
+    their rows. The backward pass computes the scores of each block again, so that value
+    and gradient take four matrix products instead of three.
     """
     # On an explicit mesh each device keeps its own rows and gathers all columns.
     columns = jax.tree.map(lambda a: whole(a, 0), batch)
@@ -310,7 +312,7 @@ def _map_row_blocks(loss, batch):
     n = batch.label.shape[0]
     if not isinstance(n, int) or is_split(batch.x, 0):  # a symbolic size, say
         return each(batch)
-    count = min(n // _MIN_ROWS, _BLOCKS)
+    count = max(min(n // _MIN_ROWS, _BLOCKS), math.ceil(n / _MAX_ROWS))
     if count < 2:
         return each(batch)
 

@@ -14,6 +14,7 @@ from jaxloss._core.arguments.checks import above, at_least
 from jaxloss._core.arguments.public import public
 from jaxloss._core.arguments.tail import Reduction
 from jaxloss._core.arguments.types import ArrayLike
+from jaxloss._core.compilers import short_cut
 from jaxloss._core.numerics.exact import (
     scale_of,
     squarable,
@@ -287,7 +288,8 @@ def _distance(x, y, axis, degree, eps):
 
 # d = (Σ (x - y)² + eps)^(1/2) and ∂d/∂x = (x - y)/d, which is taken as 0 at d = 0. The
 # vectors are scaled before they are squared, at the cost of two more passes over them,
-# only if some sum of squares in the batch would overflow or underflow.
+# only if some sum of squares in the batch would overflow or underflow. XLA for TPU
+# scales them in any case, in fewer passes than the condition would take.
 # The forward rule uses y - x and the backward rule x - y on purpose: XLA for CPU would
 # store a difference that both passes share, one more array of the vectors' size.
 def _euclidean_forward(x, y, eps, *, axis):
@@ -297,11 +299,15 @@ def _euclidean_forward(x, y, eps, *, axis):
     # The squares that underflow lose at most D · tiny together: less than eps / 8 of a
     # sum above `least`.
     least = 8 * x.shape[axis] * float(info.tiny / info.eps)
-    d = jax.lax.cond(
-        jnp.all((total > least) & jnp.isfinite(total)),
-        lambda: jnp.sqrt(total),
-        lambda: _scaled_distance(x, y, eps, axis),
-    )
+    in_range = jnp.all((total > least) & jnp.isfinite(total))
+
+    def direct(total, *_):
+        return jnp.sqrt(total)
+
+    def scaled(_, x, y, eps):
+        return _scaled_distance(x, y, eps, axis)
+
+    d = short_cut(in_range, direct, scaled, total, x, y, eps)
     return d, (x, y, eps)
 
 

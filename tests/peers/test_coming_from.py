@@ -6,6 +6,7 @@ import os
 import re
 from pathlib import Path
 
+import numpy as np
 import optax
 import pytest
 
@@ -111,6 +112,83 @@ def test_keras():
         [name] = code(row[0])
         parameters = inspect.signature(getattr(keras.losses, name)).parameters
         assert_possible(call, remarks, parameters)
+
+
+def log_softmax(logits):
+    return logits - np.log(np.sum(np.exp(logits), axis=1, keepdims=True))
+
+
+def contrastive_formulas(x, y, w, labels):
+    """What each contrastive library of the page computes, in NumPy float64.
+
+    x and y are unit vectors [N, D], w the weights [D, C] of a layer of C classes.
+    """
+    n, d = x.shape
+    eye = np.eye(n, dtype=bool)
+    rows, columns = (np.diag(log_softmax(7 * s)) for s in (x @ y.T, y @ x.T))
+    pairs = np.log1p(np.exp(np.where(eye, -1, 1) * (7 * x @ y.T - 3))).sum() / n
+
+    def centred(z):
+        return z - z.mean(0)
+
+    a, b = (centred(z) / np.sqrt(z.var(0) + 1e-5) for z in (x, y))
+    c = a.T @ b / n
+    off = ~np.eye(d, dtype=bool)
+    barlow = np.sum((np.diag(c) - 1) ** 2) + 0.02 * np.sum(c[off] ** 2)
+    spread = [
+        np.mean(np.maximum(1 - np.sqrt(z.var(0, ddof=1) + 1e-3), 0)) for z in (x, y)
+    ]
+    shared = [np.sum(np.cov(z.T)[off] ** 2) / d for z in (x, y)]
+    vicreg = 2 * np.mean((x - y) ** 2) + 3 * np.mean(spread) + 4 * sum(shared)
+
+    def of_classes(margined):
+        cosines = x @ (w / np.linalg.norm(w, axis=0))
+        label = np.arange(w.shape[1]) == labels[:, None]
+        logits = 5 * np.where(label, margined(cosines), cosines)
+        return -np.mean(log_softmax(logits)[label])
+
+    same = (labels[:, None] == labels) & ~eye
+    log_p = log_softmax(np.where(eye, -np.inf, x @ x.T / 0.3))
+    supcon = -np.mean(np.where(same, log_p, 0).sum(1) / same.sum(1))
+    return {
+        "ClipLoss": -np.mean(rows + columns) / 2,
+        "SigLipLoss": pairs,
+        "sigmoid_loss": pairs,
+        "BarlowTwinsLoss": barlow,
+        "VICRegLoss": vicreg,
+        "ArcFaceLoss": of_classes(lambda u: np.cos(np.arccos(u) + np.radians(20))),
+        "CosFaceLoss": of_classes(lambda u: u - 0.3),
+        "SupConLoss": supcon,
+    }
+
+
+def test_contrastive_libraries():
+    """The calls as they stand on the page, beside the formulas of the libraries."""
+    draw = np.random.default_rng(0)
+    x, y, w = (
+        draw.normal(size=(8, 4)),
+        draw.normal(size=(8, 4)),
+        draw.normal(size=(4, 3)),
+    )
+    x, y = (v / np.linalg.norm(v, axis=1, keepdims=True) for v in (x, x + y))
+    labels = np.arange(8) % 3
+    single = np.float32(x), np.float32(y)
+    given = dict.fromkeys(("image_features", "zimg", "z_a", "embeddings"), single[0])
+    given |= dict.fromkeys(("text_features", "ztxt", "z_b"), single[1])
+    given |= {"logit_scale": 7.0, "logit_bias": -3.0, "t": 7.0, "b": -3.0, "eps": 1e-3}
+    given |= {"mu_param": 3.0, "nu_param": 4.0, "scale": 5.0}
+    given |= {"labels": labels, "prototypes": np.float32(w.T), "temperature": 0.3}
+    expected = contrastive_formulas(x, y, w, labels)
+    rows = table("contrastive")
+    assert names(rows, 1) == set(expected)
+    for row, call, _ in calls(rows):
+        [name] = code(row[1])
+        own = {
+            "lambda_param": 2.0 if name == "VICRegLoss" else 0.02,
+            "margin": 20.0 if name == "ArcFaceLoss" else 0.3,
+        }
+        found = eval(call, vars(jl) | given | own | {"np": np})
+        np.testing.assert_allclose(found, expected[name], rtol=2e-5, err_msg=name)
 
 
 def test_what_is_ours_alone_is_named_and_nothing_else():

@@ -6,7 +6,7 @@ ring of devices the keys, and what is summed per key, visit every device.
 
 import dataclasses
 import functools
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -23,7 +23,11 @@ class Rule(Protocol):
 
     Attributes:
         per_key: Whether there are statistics per key too.
+        additive: Whether the statistic of a row is one sum over its pairs, so that the
+            slope of a pair needs no statistics.
     """
+
+    additive: ClassVar[bool]
 
     @property
     def per_key(self) -> bool: ...
@@ -162,6 +166,29 @@ class Sweeps:
         rows, sums = self.collected(operands, moving)
         rows, sums = self.sweep(step, rows, sums, operands, facts, of_queries, of_keys)
         return self.gradients(operands, rows, sums, moving)
+
+    def value_and_gradients(
+        self, operands: Operands, facts: Facts, coefficients: jax.Array, moving: Any
+    ) -> tuple[jax.Array, Operands]:
+        """The statistics of an additive rule, and the gradients of their weighted sum.
+
+        `coefficients` [N] weigh the statistics of the queries, on each device its own.
+        One round suffices over a ring of devices too.
+        """
+
+        def step(chunk, keys, rows, sums):
+            found, held = rows
+            x, pairs = self.block(chunk, keys, operands.scale)
+            found = self.rule.add(found, x, pairs, 1)
+            g = self.slope(x, None, pairs, chunk.more, 1)
+            held, sums = self.collect(g, chunk, keys, held, sums)
+            return (found, held), sums
+
+        held, sums = self.collected(operands, moving)
+        rows = self.rule.start(self.zeros(operands)), held
+        rows, sums = self.sweep(step, rows, sums, operands, facts, coefficients)
+        found = self.rule.finish(rows[0])
+        return found, self.gradients(operands, rows[1], sums, moving)
 
     def total(self, finish, operands, own, facts, moving) -> Any:
         """The sum and the counts, and the gradients of what moves if it is given."""

@@ -22,7 +22,7 @@ import jax.numpy as jnp
 from jax.sharding import PartitionSpec
 
 from jaxloss._core.rule.linear_map import linear_map
-from jaxloss._core.rule.varying import vary_alike
+from jaxloss._core.rule.varying import vary_alike, varying
 from jaxloss._core.sweeps.blocks import Facts, Operands, Options, Rule, Sweeps
 from jaxloss._core.sweeps.operands import moving_of
 
@@ -113,6 +113,90 @@ def sum_queries(
     return total((operands, own), facts)
 
 
+def sum_over_ring(
+    rule: Rule,
+    operands: Operands,
+    coefficients: jax.Array,
+    facts: Facts,
+    options: Options,
+) -> jax.Array:
+    """Σ_i a_i S_i over the queries of each device, given the coefficients a [N].
+
+    For an additive rule. Inside `shard_map` each device has the sum over its own
+    queries; on an explicit mesh the result is the sum over all queries.
+    """
+
+    def local(real, facts, options):
+        (operands, coefficients), facts = _alike(real, facts)
+        sweeps = Sweeps.of(rule, operands, options)
+        return _sum_over_ring(sweeps, operands, coefficients, facts)[None]
+
+    real = operands, coefficients
+    return jnp.sum(_where_examples_lie(local, real, facts, options))
+
+
+# With L_p the sum on device p and c_p its cotangent, the gradient of key j is
+#     Σ_p c_p Σ_i a_i s_ij scale q_i,    i over the queries of device p.
+# The slope s_ij of an additive rule needs no other pair, so the first round already
+# knows the inner sums: they travel with the keys, added up over the devices. If all c_p
+# are one number c, as for `jax.grad` and for any mean over devices, c times that is the
+# gradient, with 6 N² D operations in place of 8 and one round in place of two. Other
+# c_p take a second round, the transpose as in `_statistics`. All devices compare the
+# same two numbers, and so they enter the same branch: the ring of the second round
+# would wait forever for a device that stays out.
+def _sum_over_ring(sweeps, operands, coefficients, facts):
+    def inner_product(a, found, weights):
+        """Σ_i a_i found_i, where a query of weight 0 may have any statistic."""
+        return jnp.sum(a * jnp.where((weights == 0) & ~jnp.isfinite(found), 0, found))
+
+    @jax.custom_jvp
+    def total(operands, coefficients, facts):
+        found, _ = sweeps.value(operands, facts)
+        return inner_product(coefficients, found, coefficients)
+
+    def jvp(primals, tangents):
+        operands, coefficients, facts = primals
+        moving, da = moving_of(tangents[:2])
+        found, slopes = sweeps.value_and_gradients(
+            operands, facts, coefficients, moving
+        )
+
+        def push(constants, along):
+            operands, coefficients, facts, found, _ = constants
+            moved, _ = sweeps.push(operands, facts, (found, None), along)
+            return inner_product(coefficients, moved, coefficients)
+
+        def pull(constants, cotangent):
+            operands, coefficients, facts, found, slopes = constants
+
+            def again():
+                each = cotangent * coefficients, None
+                return sweeps.pull(operands, facts, (found, None), each, moving)
+
+            def scaled():
+                return jax.tree.map(lambda slope: cotangent * slope, slopes)
+
+            return jax.lax.cond(_is_one_number(cotangent), scaled, again)
+
+        value = inner_product(coefficients, found, coefficients)
+        tangent = jnp.zeros_like(value)
+        if jax.tree.leaves(moving):
+            constants = operands, coefficients, facts, found, slopes
+            tangent += linear_map(push, pull, constants, moving)
+        if da is not None:
+            tangent += inner_product(da, found, coefficients)
+        return value, tangent
+
+    total.defjvp(jvp, symbolic_zeros=True)
+    return total(operands, coefficients, facts)
+
+
+def _is_one_number(x):
+    """Whether all devices have the same scalar; the same answer on each of them."""
+    axes = tuple(sorted(varying(x)))
+    return jax.lax.pmax(x, axes) == jax.lax.pmin(x, axes)
+
+
 def spread_over(*arrays: jax.Array) -> Any:
     """The axes of an explicit mesh over which the examples are spread, or None."""
     for x in arrays:
@@ -122,19 +206,25 @@ def spread_over(*arrays: jax.Array) -> Any:
     return None
 
 
-def _where_examples_lie(function, operands, facts, options):
-    """Runs a function of local examples on each device of an explicit mesh."""
-    axis = spread_over(operands.queries, operands.keys)
-    if axis is None:
-        return function(operands, facts, options)
-    options = dataclasses.replace(options, axis_name=axis)
-    everywhere, by_example = PartitionSpec(), PartitionSpec(axis)
-    specs = jax.tree.map(lambda _: by_example, (operands, facts))
-    specs = dataclasses.replace(specs[0], scale=everywhere), specs[1]
-    arrays = jax.tree.map(jax.sharding.reshard, (operands, facts), specs)
+def _where_examples_lie(function, real, facts, options):
+    """Runs a function of local examples on each device of an explicit mesh.
 
-    def local(operands, facts):
-        return function(operands, facts, options)
+    `real` is a tree of the operands and of arrays of the examples.
+    """
+    arrays = jax.tree.leaves(real)
+    axis = spread_over(*(x for x in arrays if x.ndim == 2))
+    if axis is None:
+        return function(real, facts, options)
+    options = dataclasses.replace(options, axis_name=axis)
+    by_example = PartitionSpec(axis)
+    # A scalar is the scale, which all devices share.
+    specs = jax.tree.map(
+        lambda x: by_example if x.ndim else PartitionSpec(), (real, facts)
+    )
+    arrays = jax.tree.map(jax.sharding.reshard, (real, facts), specs)
+
+    def local(real, facts):
+        return function(real, facts, options)
 
     return jax.shard_map(local, in_specs=specs, out_specs=by_example)(*arrays)
 
