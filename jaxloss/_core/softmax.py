@@ -274,9 +274,9 @@ def excess_of_sums(own: jax.Array, others: jax.Array, top: jax.Array):
 #     entropy = Σ_j p_j s_j = e + Σ_j p_j (m - x_j),                no negative term,
 #     d entropy / d x_j = p_j (s_j - entropy):
 # of d p_k / d x_j = p_k ([j = k] - p_j); d s_k / d x_j = p_j - [j = k] adds -p_j + p_j.
-# A class with a logit of -inf adds nothing. The sum leaves out the label, as that of the
-# surprisal does, and the compiler needs one array beside the logits. An entropy near 0
-# keeps its digits if the label is the most probable class; to leave out the most
+# A class with a logit of -inf adds nothing. The sum leaves out the label, as the sum of
+# the surprisal does, and the compiler needs one array beside the logits. An entropy
+# near 0 keeps its digits if the label is the most probable class; to leave out the most
 # probable class in any case would take three arrays beside the logits.
 def _entropy_forward(logits, labels, top, *, axis, axis_name):
     own, behind_own, own_share, _, excess, share = _at_label(
@@ -324,10 +324,10 @@ def _behind(logits, top):
     return jnp.where(jnp.isneginf(logits), 0, -gap)
 
 
-# log Σ_j e^{x_j - m} with m the maximum. It is near 0 where one class has nearly all the
-# probability: with r the sum without one class at the maximum, log1p(r) keeps its
-# digits. The gradient is softmax(x), at the maximum's class too: its term e - 1 is 0 and
-# has the derivative of e, which the second derivative needs.
+# log Σ_j e^{x_j - m} with m the maximum. It is near 0 where one class has nearly all of
+# the probability: with r the sum without one class at the maximum, log1p(r) keeps its
+# digits. The gradient is softmax(x), at the maximum's class too: its term e - 1 is 0,
+# and has the derivative of e, which the second derivative needs.
 def _excess_forward(logits, top, *, axis, axis_name):
     gap, lost = difference_from_own(logits, jnp.expand_dims(top, axis))
     first = gap == 0
