@@ -41,6 +41,11 @@ def count_rows():
     dispersions = (0, 1e-20, 1e-8, 1e-3, 0.3, 2, 1e4, 1e8)
     rows = [(m, k, a) for m in means for k in counts for a in dispersions]
     rows = [rows[i] for i in RNG.permutation(len(rows))[:150]]
+    # Dispersions whose square, or product with a mean or count, is out of range.
+    means, counts = (1e-12, 0.7, 3, 1e12, 3e38), (0, 1, 7, 1e12, 1e25)
+    dispersions = (1e-37, 1e-30, 1e15, 3e19, 1e25, 3e38)
+    wide = [(m, k, a) for m in means for k in counts for a in dispersions]
+    rows += [wide[i] for i in RNG.permutation(len(wide))[:120]]
     for _ in range(120):
         k = float(np.round(10 ** RNG.uniform(0, RNG.choice([1, 7]))))
         m = k * float(np.exp(RNG.normal() * 10 ** RNG.uniform(-4, 0.5)))
@@ -81,7 +86,9 @@ COUNTS = Accuracy(
 def inflation_rows():
     logits = (-200, -30, -3, -0.1, 0, 2, 17, 90)
     rows = [(m, k, a) for m in (1e-6, 0.7, 40, 1e6) for k in (0, 3) for a in (0, 0.3)]
-    return [(*row, float(RNG.choice(logits))) for row in rows for _ in range(3)]
+    rows = [(*row, float(RNG.choice(logits))) for row in rows for _ in range(3)]
+    # The slope in the dispersion without inflation, -m²/2, is infinite here.
+    return rows + [(m, 0, a, -3.0) for m in (1e20, 3e38) for a in (0, 1e-30)] * 3
 
 
 def logit_terms(m, k, a, z):
@@ -139,7 +146,12 @@ def student_t_rows():
     for _ in range(100):
         m, t, log_s = (float(x) for x in RNG.normal(size=3))
         rows.append((m, t, float(np.exp(log_s)), float(10 ** RNG.uniform(-3, 6))))
-    return [*rows, *((0.5, t, 0.7, np.inf) for t in (0, 0.5, 2, 1e9))]
+    # Degrees whose square is out of range, and errors far above and below the scale.
+    targets, degrees = (0, 1e-36, 1e-12, 0.5, 1e7, 1e27, 3e38), (2e-38, 1e-25, 1e37)
+    wide = [(0.0, t, s, v) for t in targets for s in (1e-9, 3, 1e15) for v in degrees]
+    rows += [wide[i] for i in RNG.permutation(len(wide))]
+    rows += [(0.5, t, 0.7, np.inf) for t in (0, 0.5, 2, 1e9, 1e25)] * 3
+    return [*rows, *((1e-3, t, 0.7, 1e-37) for t in (0, 1e-3, 1))]
 
 
 STUDENT_T = Accuracy(
@@ -211,7 +223,16 @@ def test_infinite_degrees_are_the_gaussian_and_scale_0_is_a_limit():
     np.testing.assert_allclose(found, expected, rtol=2e-6)
     slope = jax.grad(jl.student_t_nll_loss, 3)(0.0, 3.0, s, jnp.inf)
     assert slope == 0
-    assert jl.student_t_nll_loss(m[:2], t[:2], 0.0, 2.0).tolist() == [-np.inf, np.inf]
+    run = jax.value_and_grad(jl.student_t_nll_loss, (0, 1, 2, 3))
+    for s, v, target, limit in (
+        (0.0, 2.0, 0.0, -np.inf),
+        (0.0, 2.0, 0.5, np.inf),
+        (0.7, 0.0, 0.0, np.inf),
+        (0.7, 0.0, 0.5, np.inf),
+    ):
+        value, slopes = run(0.0, target, s, v)
+        assert value == limit
+        assert not np.isnan(slopes).any()
     for s, v in ((-1.0, 2.0), (1.0, -2.0)):
         assert np.isnan(jl.student_t_nll_loss(0.0, 1.0, s, v))
 

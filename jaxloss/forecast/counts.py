@@ -12,11 +12,17 @@ from jaxloss._core.arguments import checks
 from jaxloss._core.arguments.public import public
 from jaxloss._core.arguments.tail import Reduction
 from jaxloss._core.arguments.types import ArrayLike
-from jaxloss._core.numerics.exact import with_derivative_of
+from jaxloss._core.numerics.exact import two_difference, with_derivative_of
 from jaxloss._core.numerics.functions import LOG_2_PI, accurate_expm1, softplus
 from jaxloss._core.numerics.probability import log_quotient, sigmoid
 from jaxloss._core.rule.analytic import analytic, pointwise
 from jaxloss.forecast._gamma import log1p_remainder, remainder_of_inverse
+from jaxloss.forecast._spread import (
+    damped,
+    log1p_product,
+    spread,
+    spread_slopes,
+)
 
 
 @public()
@@ -73,8 +79,8 @@ def negative_binomial_nll_loss(
         times $(1 - \pi) p / (\pi + (1 - \pi) p)$ for a target of 0.
 
     Numerics:
-        No difference of log-gamma functions is taken: the likelihood keeps its digits
-        from dispersion 0 to 1e8, for every mean and count. A mean of 0 gives
+        No difference of log-gamma functions is taken: the likelihood and its slopes
+        keep their digits for every dispersion, mean and count. A mean of 0 gives
         0 for a count of 0 and inf for any other. A negative count, mean or dispersion
         gives NaN, and raises under `checkify`.
 
@@ -104,7 +110,9 @@ def negative_binomial_nll_loss(
         holds = value >= 0
         m = checks.check_values(name, m, tail.counts(holds), "at least 0")
         valid = valid & holds
-    loss = _negative_binomial(m, k, a, log_input=log_input, full=full)
+    loss = _negative_binomial(
+        m, k, a, log_input=log_input, full=full, inflated=inflated
+    )
     loss = jnp.where(valid, loss, jnp.nan)
     if inflated:
         loss = _inflated(loss, *logits, k == 0)
@@ -121,28 +129,28 @@ def negative_binomial_nll_loss(
 #     dD/dm = -w/m,     dD/dk = log(1 + u),     dD/da = -w² L(v).
 # For k < 1, and without log k!, the terms of the logarithms stand alone:
 #     m log(1 + a m)/(a m) - k (log m + log(1 + v)) + a k² L(a k) + C [+ log k!].
-def _forward(m, k, a, *, log_input, full):
+def _forward(m, k, a, *, log_input, full, inflated):
+    del inflated  # of the slopes alone
     x = _Terms.of(m, k, a, log_input)
-    apart = x.apart(k, a) + jnp.where(k == 0, 0, _spread(k, a))
+    apart = x.apart(k, a) + jnp.where(k == 0, 0, spread(k, a))
     if not full:
         return apart, (m, k, a)
     apart += jnp.where(k == 0, 0, _log_factorial(jnp.where(k < 1, k, 0)))
     count = jnp.where(k < 1, 1, k)
-    together = _stirling(count) + (_spread(k, a) + x.deviance(k, a))
+    together = _stirling(count) + (spread(k, a) + x.deviance(k, a))
     return jnp.where(k < 1, apart, together), (m, k, a)
 
 
-def _backward(residuals, cotangent, *, log_input, full):
+def _backward(residuals, cotangent, *, log_input, full, inflated):
     m, k, a = residuals
     x = _Terms.of(m, k, a, log_input)
-    _, pull = jax.vjp(_spread, k, a)
-    by_count, by_dispersion = pull(jnp.ones_like(k))
+    by_count, by_dispersion = spread_slopes(k, a)
     far = jnp.abs(x.v) >= 0.5
     some = jnp.where(far, a, 1)
     bend = jnp.where(
         far,
-        (x.v - x.log1p_v) / some / some,
-        x.w * x.w * log1p_remainder(jnp.where(far, 0, x.v)),
+        (x.w - x.log1p_v / some) / some,
+        x.w * (x.w * log1p_remainder(jnp.where(far, 0, x.v))),
     )
     by_dispersion = by_dispersion - bend
     few = (k == 0) | (k == 1)
@@ -157,7 +165,11 @@ def _backward(residuals, cotangent, *, log_input, full):
         count = jnp.where(small, 1, k)
         whole = x.log1p_u + _slope(_stirling, count) + by_count
         by_target = jnp.where(small, by_target, whole)
-    by_mean = -x.w if log_input else -x.rho / (1 + a * m)
+    by_mean = -x.w if log_input else -_per_mean(x, m, a)
+    if inflated:  # `_inflated` may multiply a slope by 0, which is NaN for inf
+        largest = float(jnp.finfo(m.dtype).max)
+        by_mean = jnp.clip(by_mean, -largest, largest)
+        by_dispersion = jnp.clip(by_dispersion, -largest, largest)
     return (
         cotangent * by_mean,
         cotangent * by_target,
@@ -172,24 +184,12 @@ def _slope(function, x):
     return jax.jvp(function, (x,), (jnp.ones_like(x),))[1]
 
 
-def _spread(k, a):
-    """C, which is 0 at k = 0 and at a = 0."""
-    # Of two forms of a/(1 + a k) one has no product that overflows.
-    large = a > 1
-    inverse = 1 / jnp.where(large, a, 1)
-    small = jnp.where(large, 0, a)
-    b = jnp.where(large, 1 / (inverse + k), small / (1 + small * k))
-    half = 0.5 * _log1p_product(a, k)
-    return half + (remainder_of_inverse(a) - remainder_of_inverse(b))
-
-
-def _log1p_product(a, k):
-    """log(1 + a k), also where a k overflows."""
-    over = jnp.isinf(a * k)
-    near = jnp.log1p(jnp.where(over, 0, a) * k)
-    return jnp.where(
-        over, jnp.log(jnp.where(over, a, 1)) + jnp.log(jnp.where(over, k, 1)), near
-    )
+def _per_mean(x, m, a):
+    """w/m, also where (k - m)/m or a m overflows."""
+    over = jnp.isinf(x.rho) | jnp.isinf(a * m)
+    far = jnp.where(over, x.w, 0) / jnp.where(over, m, 1)
+    near = damped(jnp.where(over, 0, x.rho), a, jnp.where(over, 0, m))
+    return jnp.where(over, far, near)
 
 
 def _log1p_of_exp(a, x, exp):
@@ -249,33 +249,41 @@ class _Terms:
             near = accurate_expm1(jnp.where(close, ratio, 0))
             inverse = jnp.exp(-jnp.where(large, m, 0))
             rho = jnp.where(close, near, k * inverse - 1)
-            low = jnp.exp(jnp.where(large, 0, m))
-            gap = jnp.where(close, low * near, k - low)
+            finite = jnp.exp(jnp.where(jnp.isinf(rate), 0, m))
+            gap = jnp.where(close, finite * near, k - finite)
             every = jnp.exp(-stop_gradient(m))
-            far = jnp.where(close, near, k * every - 1)
+            error = jnp.where(close, near, k * every - 1)
             log1p_am = _log1p_of_exp(a, m, rate)
         else:
             log_rate, rate, large = jnp.log(m), m, m > 1
             ratio = jnp.log(some) - log_rate
             inverse = 1 / jnp.where(large, m, 1)
             rho, gap = _relative_gap(k, m), k - m
-            every, far = 1 / stop_gradient(m), rho
-            log1p_am = _log1p_product(a, m)
-        # Two forms, since m may overflow or 1/m.
+            every, error = 1 / stop_gradient(m), rho
+            log1p_am = log1p_product(a, m)
+        # Two forms, since a m may overflow, and 1/m may be flushed to 0.
+        far = large & ~(a * rate < jnp.inf)
         w = jnp.where(
-            large,
-            jnp.where(large, rho, 0) / jnp.where(large, inverse + a, 1),
-            jnp.where(large, 0, gap) / (1 + a * jnp.where(large, 0, rate)),
+            far,
+            jnp.where(far, rho, 0) / jnp.where(far, inverse + a, 1),
+            damped(jnp.where(far, 0, gap), a, jnp.where(far, 0, rate)),
         )
         v = jnp.where(a == 0, 0, a * jnp.where(a == 0, 0, w))
-        log1p_ak = _log1p_product(a, k)
+        log1p_ak = log1p_product(a, k)
         log_v = log1p_ak - log1p_am
         near = jnp.abs(v) < 0.5
         log1p_v = jnp.where(near, jnp.log1p(jnp.where(near, v, 0)), log_v)
-        u = stop_gradient(far / (1 + a * k))
+        over = jnp.isinf(error) | jnp.isinf(a * k)
+        u = error / jnp.where(over, 1, 1 + a * k)
+        u = jnp.where(over, gap / some * every / (1 / some + a), u)
+        u = stop_gradient(u)
         # 1 + u = k (1/m + a)/(1 + a k), or by logarithms where that leaves the range.
         near = _is_near(u)
-        odds = some * ((every + a) / (1 + a * some))
+        per_count = jnp.where(over, 1 / (1 / some + a), some / (1 + a * some))
+        # 1/m + a, of which 1/m may be flushed to 0
+        wide = large & ~far
+        per_mean = (1 + a * rate) / jnp.where(wide, rate, 1)
+        odds = jnp.where(wide, per_mean, every + a) * per_count
         within = (odds > 0) & (odds < float(jnp.finfo(m.dtype).max))
         log_u = ratio - log1p_v
         log1p_u = jnp.where(within, jnp.log(jnp.where(within, odds, 1)), log_u)
@@ -302,15 +310,17 @@ class _Terms:
 
         The general form is a difference that would leave rounding alone for small m.
         """
-        large = self.rate > 1
-        m = jnp.where(large, 1, self.rate)
-        share = jnp.where(large, 1 / (1 / self.rate + a), m / (1 + a * m))  # m/(1 + am)
-        am = a * self.rate
+        am = jnp.where(a == 0, 0, a * self.rate)
+        over = jnp.isinf(self.rate) | jnp.isinf(am)
+        m = jnp.where(over, 0, self.rate)
+        inverse = 1 / jnp.where(over, self.rate, 1) + a
+        share = jnp.where(over, 1 / inverse, m / (1 + a * m))  # m/(1 + am)
         z = jnp.where(am < 0.5, am, 0)
         # (log(1 + z) - z/(1 + z))/z² = 1/(1 + z) - L(z).
-        near = self.rate * (self.rate * (1 / (1 + z) - log1p_remainder(z)))
-        taken = jnp.where(am < 0.5, near, (self.log1p_am - a * share) / a / a)
-        return k * share - taken
+        inverse = 1 / (1 + z)
+        near = k * inverse - self.rate * (inverse - log1p_remainder(z))
+        taken = (self.log1p_am - a * share) / a / a
+        return jnp.where(am < 0.5, self.rate * near, k * share - taken)
 
     def apart(self, k, a):
         """The loss without log k! and C, in a rule's value."""
@@ -341,6 +351,11 @@ def _inflated(n, z, zero):
     apart = softplus(z) - jnp.maximum(z, -n) - jnp.log1p(jnp.exp(-jnp.abs(z + n)))
     none = jnp.where(near, -jnp.log1p(-jnp.where(near, q, 0)), apart)
     value = jnp.where(zero, none, n + softplus(z))
-    by_loss = jnp.where(zero, sigmoid(-z - n), 1)
-    by_logit = jnp.where(zero, -sigmoid(z + jnp.where(zero, n, 0)) * q, sigmoid(z))
+    total, rest = two_difference(z, -jnp.where(zero, n, 0))
+    rest = jnp.where(jnp.isfinite(total), rest, 0)
+    # The sigmoids of total + rest, whose rounding error they multiply by total.
+    by_loss = sigmoid(-total) * (1 - rest * sigmoid(total))
+    by_loss = jnp.where(zero, by_loss, 1)
+    own = sigmoid(total) * (1 + rest * sigmoid(-total))
+    by_logit = jnp.where(zero, -own * q, own)
     return value, (by_loss, by_logit, None)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import jax
 import jax.numpy as jnp
 
@@ -9,10 +11,15 @@ from jaxloss._core.arguments import checks
 from jaxloss._core.arguments.public import public
 from jaxloss._core.arguments.tail import Reduction
 from jaxloss._core.arguments.types import ArrayLike
-from jaxloss._core.numerics.exact import difference_over
+from jaxloss._core.numerics.exact import difference_over, quotient, share
 from jaxloss._core.numerics.functions import LOG_2_PI
 from jaxloss._core.rule.analytic import pointwise
-from jaxloss.forecast._gamma import log1p_remainder, remainder_of_inverse
+from jaxloss.forecast._gamma import (
+    log1p_deficit,
+    log1p_remainder,
+    reciprocal,
+    remainder_of_inverse,
+)
 
 
 @public()
@@ -57,8 +64,8 @@ def student_t_nll_loss(
 
     Numerics:
         No difference of log-gamma functions is taken. A scale of 0 gives the limit:
-        -inf for a target at the mean, inf for any other. A negative scale or degree
-        gives NaN, and raises under `checkify`.
+        -inf for a target at the mean, inf for any other. So do 0 degrees of freedom:
+        inf. A negative scale or degree gives NaN, and raises under `checkify`.
 
     Example:
         >>> import jaxloss as jl
@@ -92,58 +99,87 @@ def student_t_nll_loss(
 # S the remainder of Stirling's formula: K is 0 at b = 0, and smooth there. With
 # g = (1 + b) x/(1 + z),
 #     df/dx = g,     df/ds = (1 - x²)/((1 + z) s),
-#     df/dν = -b (b K'(b) + (z/(1 + z) - b x⁴ N(z))/2),
+#     df/dν = z² N(z)/2 - b (b K'(b) + z/(1 + z)/2),
 #     N(z) = (log(1 + z) - z/(1 + z))/z² = 1/(1 + z) - L(z).
-# For |x| > 1 the fractions are divided by x or x², which may overflow.
+# Where x² or z may overflow, the fractions are divided by x or x², and beyond
+# |x| = 1e19, df/dm = g/s is computed from m - t = s x.
 @pointwise
 def _student_t(m, t, s, degrees):
-    b = 1 / degrees
-    x = difference_over(m, t, s)
-    constant, slope = jax.jvp(_constant, (b,), (jnp.ones_like(b),))
-    large = jnp.abs(x) > 1
-    far, close = jnp.where(large, x, 1), jnp.where(large, 0, x)
-    inverse = 1 / far
-    z = (b * far) * far
-    z = jnp.where(large, jnp.where(b == 0, 0, z), (b * close) * close)
+    # The limit at 0 degrees is inf.
+    b = reciprocal(jnp.maximum(degrees, float(jnp.finfo(degrees.dtype).tiny)))
+    sure = (s == 0) & (m == t)
+    x = jnp.where(sure, 0, difference_over(m, t, jnp.where(sure, 1, s)))
+    constant, slope = jax.jvp(_constant, (b,), (b,))  # K(b) and b K'(b)
+    over = jnp.isinf((b * x) * x)
+    within = jnp.where(over | (b == 0), 0, x)
+    z = jnp.where(over, jnp.inf, (b * within) * within)
+    near = z < 0.5
+    small, some = jnp.where(near, z, 0), jnp.where(near, 1, b)
+    rest = log1p_remainder(small)
+    log1p = _log1p_of_square(m, t, s, x, b, z)
 
     value = (jnp.log(s) + 0.5 * LOG_2_PI) + constant
-    near = z < 0.5
-    small = jnp.where(near, z, 0)
-    over = jnp.isinf(z)
-    log_x = jnp.where(
-        jnp.isinf(x), jnp.log(jnp.abs(m - t)) - jnp.log(s), jnp.log(jnp.abs(far))
-    )
-    log1p = jnp.where(over, 2 * log_x + jnp.log(b), jnp.log1p(jnp.where(over, 0, z)))
-    tail = jnp.where(
-        near, 0.5 * x * (x * (1 - small * log1p_remainder(small))), 0.5 * log1p / b
-    )
-    value += tail + b * tail
+    few = ((1 + b) * x) * (x * (1 - small * rest))
+    half = 0.5 * log1p
+    value += jnp.where(near, 0.5 * few, half / some + half)
     value = jnp.where(s == 0, jnp.where(m == t, -jnp.inf, jnp.inf), value)
+    value = jnp.where(degrees == 0, jnp.inf, value)
 
-    # g/s, of which x may overflow, but not s x = m - t.
-    error = jnp.where(large, m - t, 1)
-    by_mean = jnp.where(
-        large,
-        (1 + b) / (s * inverse + b * error),
-        (1 + b) * (close / s) / (1 + b * close * close),
-    )
+    by_mean = _slope_in_mean(m, t, s, x, b)
+    plain = (jnp.abs(x) < 1e19) & (z < 1e19)
+    own, squared = jnp.where(plain, x, 0), jnp.where(plain, z, 0)
+    by_scale = quotient((1 - own) * (1 + own), 1 + squared)
+    inverse = 1 / jnp.where(plain, 1, x)
     square = inverse * inverse
-    by_scale = jnp.where(
-        large,
-        (square - 1) / (square + b),
-        (1 - close) * (1 + close) / (1 + b * close * close),
-    )
-    share = jnp.where(large, b / (square + b), z / (1 + jnp.where(large, 0, z)))
-    bend = x * (x * (small * (1 / (1 + small) - log1p_remainder(small))))
-    bend = jnp.where(near, bend, (log1p - share) / b)
-    by_degrees = -b * (b * slope + 0.5 * (share - bend))
+    flat = (b == 0) & (square == 0)  # x² overflows
+    beyond = (square - 1) / jnp.where(plain | flat, 1, square + b)
+    by_scale = jnp.where(plain, by_scale, jnp.where(flat, -jnp.inf, beyond))
+    part = jnp.where(plain, share(squared, jnp.ones_like(z)), 1)  # z/(1 + z)
+    bend = small * (small * (1 / (1 + small) - rest))  # z² N(z)
+    bend = jnp.where(near, bend, log1p - part)
+    by_degrees = 0.5 * bend - b * (slope + 0.5 * part)
     return value, (by_mean, -by_mean, by_scale / s, by_degrees)
 
 
+def _log1p_of_square(m, t, s, x, b, z):
+    """log(1 + z), also where z = b x² or x overflows."""
+    over = jnp.isinf(z)
+    beyond = jnp.isinf(x)
+    half = jnp.abs(jnp.where(beyond, m / 2 - t / 2, 1))
+    log_x = (jnp.log(half) + math.log(2)) - jnp.log(jnp.where(beyond, s, 1))
+    log_x = jnp.where(beyond, log_x, jnp.log(jnp.abs(jnp.where(over, x, 1))))
+    log_z = 2 * log_x + jnp.log(jnp.where(over, b, 1))
+    return jnp.where(over, log_z, jnp.log1p(jnp.where(over, 0, z)))
+
+
+def _slope_in_mean(m, t, s, x, b):
+    """g/s = (1 + b) x/((1 + b x²) s)."""
+    size = jnp.abs(x)
+    huge = size > 1e19
+    large = (size > 1) & ~huge
+    close = jnp.where(size > 1, 0, x)
+    grown = 1 + b
+    part = b / grown
+
+    scale = jnp.where(jnp.isinf(m - t), 0.5, 1).astype(x.dtype)
+    error = jnp.where(huge, m * scale - t * scale, 1)
+    inverse = 1 / jnp.where(huge | large, x, 1)
+    beyond = scale / ((scale * s) * inverse / grown + part * error)
+    of_large = 1 / (inverse / grown + part * jnp.where(large, x, 1))
+    # Here x may be flushed to 0, and (1 + b) (m - t) may not.
+    lost = (close == 0) & (size <= 1)
+    tiny = grown * jnp.where(lost, m - t, 0)
+    divisor = jnp.where((s == 0) & lost, 1, s)
+    plain = quotient(grown * close, 1 + b * close * close)
+    of_close = jnp.where(lost, tiny / divisor, plain)
+    return jnp.where(huge, beyond, jnp.where(large, of_large, of_close) / divisor)
+
+
 def _constant(b):
-    """K(b)."""
-    gap = remainder_of_inverse(2 * b) - remainder_of_inverse(2 * b / (1 + b))
+    """K(b), in forms whose derivatives have parts in range for every b."""
     near = b < 0.5
     small, large = jnp.where(near, b, 0), jnp.where(near, 1, b)
-    half = jnp.where(near, small * log1p_remainder(small), 1 - jnp.log1p(large) / large)
-    return 0.5 * half + gap
+    # 2 b/(1 + b)
+    twice = jnp.where(near, 2 * small / (1 + small), 2 - 2 * reciprocal(1 + large))
+    gap = remainder_of_inverse(2 * b) - remainder_of_inverse(twice)
+    return 0.5 * log1p_deficit(b) + gap
