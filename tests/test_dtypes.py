@@ -107,11 +107,12 @@ def test_integers_and_booleans_behind_the_first_count_as_reals(case):
 def test_weights_may_be_integers(case):
     @jax.jit
     def losses(arrays, weights):
-        as_reals = weights.astype(jnp.float32)
+        # A literal beside a literal: XLA may round the product with one otherwise.
         return [
-            case(arrays, weights=w, reduction="none") for w in (weights, 3, as_reals)
+            case(arrays, weights=w, reduction="none")
+            for w in (weights, weights.astype(jnp.float32), 3, 3.0)
         ]
 
-    whole, literal, expected = losses(case.arrays(), jnp.int32(3))
-    np.testing.assert_array_equal(whole, expected)
-    np.testing.assert_array_equal(literal, expected)
+    whole, real, literal, real_literal = losses(case.arrays(), jnp.int32(3))
+    np.testing.assert_array_equal(whole, real)
+    np.testing.assert_array_equal(literal, real_literal)
