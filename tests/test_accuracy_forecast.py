@@ -78,8 +78,8 @@ COUNTS = Accuracy(
     count_rows(),
     slope_terms={0: mean_terms, 1: target_terms, 2: dispersion_terms},
     bound=8,
-    # The second derivative in the mean, k/m², overflows at 1e-20.
-    curved=lambda m, k, a: m > 1e-15,
+    # Elsewhere k/m², of which the second derivative in the mean is made, overflows.
+    curved=lambda m, k, a: k < 1e38 * m * m,
 )
 
 
@@ -108,6 +108,9 @@ INFLATED = Accuracy(
     # A count of 0 is a jump of the likelihood in the count.
     flat=lambda *row: (1,),
     bound=10,
+    # Elsewhere 2 m³/3, the second derivative in the dispersion that the inflation takes
+    # away again, overflows.
+    curved=lambda m, k, a, z: m < 1e12,
 )
 
 

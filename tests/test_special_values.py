@@ -224,3 +224,22 @@ def test_nan_under_a_mask_passes_debug_nans(case):
 
     with jax.debug_nans(True):
         measured(case, real, rest, KEEP)
+
+
+@pytest.mark.parametrize(
+    "loss",
+    [
+        lambda x, y: jl.softmax_cross_entropy_with_integer_labels(2 * x, y),
+        lambda x, y: jl.softmax_cross_entropy(2 * x, jax.nn.one_hot(y, 3)),
+        lambda x, y: jl.softmax_focal_loss(2 * x, y),
+        lambda x, y: jl.linear_cross_entropy(x, 2 * jnp.eye(3), y),
+        lambda x, y: jl.info_nce_loss(x, 2 * jnp.eye(3)[:2], temperature=1.0),
+    ],
+    ids=["integer", "dense", "focal", "linear", "pairs"],
+)
+@pytest.mark.parametrize("logits", [[3e38, 3e38, 3e38], [0.0, 3e38, 0.0]])
+def test_logits_that_overflow_have_no_loss(loss, logits):
+    """Infinite logits are not taken for equal ones, whose difference is 0."""
+    found = loss(jnp.array([logits, [0.0, 0.0, 0.0]]), jnp.array([1, 1]))
+    assert jnp.isnan(found[0])
+    assert jnp.isfinite(found[1])

@@ -40,6 +40,8 @@ def capped_product(c: jax.Array, x: jax.Array) -> jax.Array:
 def zero_where_equal(difference: jax.Array, a: jax.Array, b: jax.Array) -> jax.Array:
     """a - b, given as `difference`: exactly 0 where a = b, with its own derivative.
 
+    The caller sees to it that b is not infinite.
+
     The shorter form is `difference`. Where a is a product or a quotient, XLA for CPU
     may contract it and the difference into one operation with a single rounding. A
     maximum less itself is then what its own rounding took: for logits of 1e30 some

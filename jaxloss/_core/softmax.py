@@ -83,15 +83,22 @@ def divide_logits(x: jax.Array, temperature: jax.Array):
 
 
 def maximum(logits: jax.Array, axis: Axes, axis_name: str | None = None) -> jax.Array:
-    """The largest logit, 0 where none is possible; carries no derivative.
+    """The largest logit; carries no derivative.
+
+    It is 0 where no class is possible, and NaN where a logit is inf: the loss of an
+    overflow is NaN.
 
     Taken before the logits are widened, which is exact: the compiler would else write
     a float32 copy of half-precision logits for this one reduction.
     """
     empty = -jnp.inf if logits.size == 0 else None
     top = widen(stop_gradient(jnp.max(logits, axis=axis, initial=empty)))
-    top = max_over_devices(top, axis_name)
-    return jnp.where(jnp.isneginf(top), 0, top)
+    return to_subtract(max_over_devices(top, axis_name))
+
+
+def to_subtract(top: jax.Array) -> jax.Array:
+    """A largest logit, 0 for -inf and NaN for inf."""
+    return jnp.where(jnp.isinf(top), jnp.where(top > 0, jnp.nan, 0), top)
 
 
 # d p = p (dx - Σ p dx). For p near 1 the difference cancels and leaves its rounding in

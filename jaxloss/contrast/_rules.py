@@ -12,6 +12,7 @@ from jax.lax import stop_gradient
 from jaxloss._core.numerics.exact import difference_from_own
 from jaxloss._core.numerics.functions import softplus
 from jaxloss._core.numerics.probability import sigmoid
+from jaxloss._core.softmax import to_subtract
 
 
 class Example(NamedTuple):
@@ -83,10 +84,6 @@ class Sum(NamedTuple):
     excess: jax.Array
 
 
-def _finite(top):
-    return jnp.where(jnp.isneginf(top), 0, top)
-
-
 def start_sum(like: jax.Array) -> tuple[jax.Array, jax.Array]:
     """The maximum of no number, and their sum."""
     return like - jnp.inf, like
@@ -97,9 +94,9 @@ def add_to_sum(state, x, mask, axis):
     top, total = state
     block = jnp.max(stop_gradient(x), axis=axis, initial=-jnp.inf, where=mask)
     highest = jnp.maximum(top, block)
-    gap, _ = difference_from_own(x, jnp.expand_dims(_finite(highest), axis))
+    gap, _ = difference_from_own(x, jnp.expand_dims(to_subtract(highest), axis))
     parts = jnp.exp(jnp.where(mask, gap, -jnp.inf))
-    shrunk = total * jnp.exp(_finite(top - _finite(highest)))
+    shrunk = total * jnp.exp(to_subtract(top - to_subtract(highest)))
     return highest, shrunk + jnp.sum(parts, axis=axis)
 
 
@@ -111,7 +108,7 @@ def finish_sum(state) -> Sum:
 
 def shares(x: jax.Array, of: Sum, mask: jax.Array) -> jax.Array:
     """The softmax over the pairs of a sum, 0 elsewhere: the slope of its excess."""
-    gap, _ = difference_from_own(x, _finite(of.top))
+    gap, _ = difference_from_own(x, to_subtract(of.top))
     return jnp.exp(jnp.where(mask, gap - of.excess, -jnp.inf))
 
 
@@ -194,9 +191,9 @@ class LabelSums:
         positive, negative, count, below = state
         positive, before = add_to_sum(positive, x, pairs.positive, axis), positive
         negative = add_to_sum(negative, x, pairs.negative, axis)
-        top = _finite(positive[0])
+        top = to_subtract(positive[0])
         gap = jnp.where(pairs.positive, x - jnp.expand_dims(top, axis), 0)
-        moved = jnp.where(count > 0, _finite(before[0]) - top, 0)
+        moved = jnp.where(count > 0, to_subtract(before[0]) - top, 0)
         below = below + count * moved + jnp.sum(gap, axis=axis)
         count = count + jnp.sum(pairs.positive, axis=axis, dtype=count.dtype)
         return positive, negative, count, below
@@ -205,7 +202,7 @@ class LabelSums:
         positive, negative = map(finish_sum, state[:2])
         count, below = state[2:]
         spread = positive.excess - below / jnp.maximum(count, 1)
-        gap = (negative.top - _finite(positive.top)) + (
+        gap = (negative.top - to_subtract(positive.top)) + (
             negative.excess - positive.excess
         )
         return GroupSums(positive, negative, count, spread, gap)

@@ -271,8 +271,12 @@ class _Terms:
         v = jnp.where(a == 0, 0, a * jnp.where(a == 0, 0, w))
         log1p_ak = log1p_product(a, k)
         log_v = log1p_ak - log1p_am
+        # 1 + v = (1 + a k)/(1 + a m), or by logarithms where a product overflows.
+        fits = jnp.isfinite(a * k) & jnp.isfinite(a * rate)
+        quotient = (1 + a * jnp.where(fits, k, 0)) / (1 + a * jnp.where(fits, rate, 0))
+        log1p_v = jnp.where(fits, jnp.log(quotient), log_v)
         near = jnp.abs(v) < 0.5
-        log1p_v = jnp.where(near, jnp.log1p(jnp.where(near, v, 0)), log_v)
+        log1p_v = jnp.where(near, jnp.log1p(jnp.where(near, v, 0)), log1p_v)
         over = jnp.isinf(error) | jnp.isinf(a * k)
         u = error / jnp.where(over, 1, 1 + a * k)
         u = jnp.where(over, gap / some * every / (1 / some + a), u)

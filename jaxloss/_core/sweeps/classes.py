@@ -23,6 +23,7 @@ from jaxloss._core.devices import (
     sum_over_devices,
 )
 from jaxloss._core.rule.varying import vary_as
+from jaxloss._core.softmax import to_subtract
 from jaxloss._core.sweeps.operands import Operands, Options, Products, where_moving
 
 
@@ -110,7 +111,9 @@ class Classes:
             x = self.products.logits(operands.hidden, block.kernel)
             x, shared = self.rule.logits(x, block.shared, fixed)
             best = jnp.maximum(top, jnp.max(x, axis=1))
-            more = self.rule.sums(x, shared, fixed, _finite(best), block.first, classes)
+            more = self.rule.sums(
+                x, shared, fixed, to_subtract(best), block.first, classes
+            )
             sums = jax.tree.map(jnp.add, self.raised(sums, top, best), more)
             return sums, best
 
@@ -128,7 +131,7 @@ class Classes:
         best = max_over_devices(top, name)
         sums = self.raised(sums, top, best)
         sums = jax.tree.map(lambda x: sum_over_devices(x, name), sums)
-        return sums, _finite(best)
+        return sums, to_subtract(best)
 
     # With G = d value / d X, dK = Hᵀ G belongs to the block and is done with it, and
     # dH = G Kᵀ is one term of a sum over the blocks.
@@ -222,8 +225,3 @@ class _Block:
     kernel: jax.Array
     shared: Any
     first: jax.Array  # the number of its first class
-
-
-def _finite(top):
-    """The largest logit, 0 where no class is possible."""
-    return jnp.where(jnp.isneginf(top), 0, top)
