@@ -98,7 +98,7 @@ def maximum(logits: jax.Array, axis: Axes, axis_name: str | None = None) -> jax.
 
 def to_subtract(top: jax.Array) -> jax.Array:
     """A largest logit, 0 for -inf and NaN for inf."""
-    return jnp.where(jnp.isinf(top), jnp.where(top > 0, jnp.nan, 0), top)
+    return jnp.where(top == jnp.inf, jnp.nan, jnp.where(jnp.isneginf(top), 0, top))
 
 
 # d p = p (dx - Σ p dx). For p near 1 the difference cancels and leaves its rounding in
