@@ -52,6 +52,18 @@ def test_memory_grows_like_the_number_of_examples(name):
     assert temporaries(16384) < 4.4 * temporaries(4096)
 
 
+@pytest.mark.optimised
+@pytest.mark.parametrize("temperature", [1e-2, 1e-10, 1e-30])
+def test_equal_embeddings_have_equal_shares_at_every_temperature(temperature):
+    """A largest score less itself is 0: the loss is log 5, of 1 positive beside 4."""
+    x = jnp.ones((6, 3)) * jnp.float32(0.3)
+    labels = jnp.array([0, 0, 1, 1, 2, 2])
+    run = jax.jit(jax.value_and_grad(lambda x, t: jl.ntxent(x, labels, t)))
+    loss, slope = run(x, jnp.float32(temperature))
+    np.testing.assert_allclose(loss, np.log(5), rtol=1e-6)
+    assert jnp.isfinite(slope).all()
+
+
 def several_blocks(examples):
     draw = np.random.default_rng(7)
     x = draw.normal(size=(examples, 3))

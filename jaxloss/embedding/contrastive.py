@@ -15,9 +15,11 @@ from jaxloss._core.arguments.public import public
 from jaxloss._core.arguments.tail import Reduction
 from jaxloss._core.arguments.types import ArrayLike
 from jaxloss._core.devices import is_split, whole
+from jaxloss._core.numerics.exact import difference_from_own
 from jaxloss._core.numerics.functions import softplus
 from jaxloss._core.numerics.probability import sigmoid
 from jaxloss._core.rule.analytic import analytic
+from jaxloss._core.softmax import to_subtract
 from jaxloss.embedding._vectors import clamp, unit_vector
 
 
@@ -99,17 +101,19 @@ def ntxent(
 # The rule writes the gradient in one pass over the scores; JAX's own differentiation
 # would keep five arrays of their size as residuals.
 def _contrast_forward(scores, same, other, *, axis):
-    against = _masked_log_sum_exp(scores, other, axis)
-    loss = jnp.sum(jnp.where(same, softplus(against - scores), 0), axis=axis)
-    return loss, (scores, same, other, against)
+    top, excess = _masked_log_sum_exp(scores, other, axis)
+    gap, _ = difference_from_own(scores, top)
+    loss = jnp.sum(jnp.where(same, softplus(excess - gap), 0), axis=axis)
+    return loss, (scores, same, other, top, excess)
 
 
 def _contrast_backward(residuals, cotangent, *, axis):
-    scores, same, other, against = residuals
-    miss = jnp.where(same, sigmoid(against - scores), 0)
+    scores, same, other, top, excess = residuals
+    gap, _ = difference_from_own(scores, top)
+    miss = jnp.where(same, sigmoid(excess - gap), 0)
     cotangent = jnp.expand_dims(cotangent, axis)
     push = cotangent * jnp.sum(miss, axis=axis, keepdims=True)
-    share = jnp.exp(jnp.where(other, scores - against, 0))
+    share = jnp.exp(jnp.where(other, gap - excess, 0))
     return jnp.where(other, push * share, -cotangent * miss), None, None
 
 
@@ -198,8 +202,7 @@ def _circle_forward(scores, same, other, gamma, margin, *, axis):
     exponents, _, _ = _circle_exponents(scores, same, gamma, margin, axis)
     positive = _masked_log_sum_exp(exponents, same, axis)
     negative = _masked_log_sum_exp(exponents, other, axis)
-    empty = jnp.isneginf(positive) | jnp.isneginf(negative)
-    total = jnp.where(empty, -jnp.inf, positive + negative)
+    total = sum(positive) + sum(negative)  # -inf where one of them is empty
     residuals = (scores, same, other, gamma, margin, positive, negative, total)
     return softplus(jnp.squeeze(total, axis)), residuals
 
@@ -207,8 +210,11 @@ def _circle_forward(scores, same, other, gamma, margin, *, axis):
 def _circle_backward(residuals, cotangent, *, axis):
     scores, same, other, gamma, margin, positive, negative, total = residuals
     exponents, e, active = _circle_exponents(scores, same, gamma, margin, axis)
-    level = jnp.where(same, positive, negative)
-    share = jnp.exp(jnp.where((same | other) & active, exponents - level, -jnp.inf))
+    top, excess = (
+        jnp.where(same, p, n) for p, n in zip(positive, negative, strict=True)
+    )
+    gap, _ = difference_from_own(exponents, top)
+    share = jnp.exp(jnp.where((same | other) & active, gap - excess, -jnp.inf))
     slope = (jnp.expand_dims(cotangent, axis) * sigmoid(total)) * share
     twice = 2 * jnp.expand_dims(gamma, axis)
     to_goal = jnp.where(scores > 1, 0, jnp.where(same, -twice, twice)) * e
@@ -235,13 +241,18 @@ _circle = analytic(_circle_forward, _circle_backward)
 
 
 def _masked_log_sum_exp(exponents, pairs, axis):
-    """log Σ exp(exponents) over the selected pairs of each row, -inf without any."""
+    """log Σ exp(exponents) over the selected pairs of each row, in two parts.
+
+    Their sum is the logarithm. The first is the largest exponent, 0 without any; the
+    second is at least 0, and -inf without any.
+    """
     top = jnp.max(exponents, axis=axis, keepdims=True, initial=-jnp.inf, where=pairs)
     empty = jnp.isneginf(top)
-    top = stop_gradient(jnp.where(empty, 0, top))
-    parts = jnp.exp(jnp.where(pairs, exponents - top, -jnp.inf))
+    top = stop_gradient(to_subtract(top))
+    gap, _ = difference_from_own(exponents, top)
+    parts = jnp.exp(jnp.where(pairs, gap, -jnp.inf))
     total = jnp.sum(parts, axis=axis, keepdims=True)
-    return jnp.where(empty, -jnp.inf, top + jnp.log(jnp.where(empty, 1, total)))
+    return top, jnp.where(empty, -jnp.inf, jnp.log(jnp.where(empty, 1, total)))
 
 
 class _Examples(NamedTuple):
