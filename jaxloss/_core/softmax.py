@@ -291,7 +291,7 @@ def _entropy_forward(logits, labels, top, *, axis, axis_name):
     )
     behind_own = jnp.where(jnp.isneginf(own), 0, behind_own)
     _, rest = _rest(logits, labels, jnp.expand_dims(top, axis), axis, axis_name)
-    behind = _behind(logits, jnp.expand_dims(top, axis))
+    behind = distances_to(jnp.expand_dims(top, axis), logits)
     others = sum_over_devices(jnp.sum(rest * behind, axis=axis), axis_name)
     value = excess + share * (others + own_share * behind_own)
     return value, (logits, labels, top, own_share * share, share, excess, value)
@@ -306,7 +306,7 @@ def _entropy_backward(residuals, cotangent, *, axis, axis_name):
     hit, rest = _rest(logits, labels, top, axis, axis_name)
     p = jnp.where(hit, at_own, rest * share)
     p = _like_softmax(p, logits, axis, axis_name)
-    surprisals = excess + _behind(logits, top)
+    surprisals = excess + distances_to(top, logits)
     return cotangent * p * (surprisals - value), None, None
 
 
@@ -326,7 +326,8 @@ def entropy_of_sums(own, others, spread, top):
     return value, (by_own, by_others, share, jnp.zeros_like(top))
 
 
-def _behind(logits, top):
+def distances_to(top: jax.Array, logits: jax.Array) -> jax.Array:
+    """m - x_j, 0 for an impossible class."""
     gap, _ = difference_from_own(logits, top)
     return jnp.where(jnp.isneginf(logits), 0, -gap)
 

@@ -29,9 +29,7 @@ from jaxloss._core.devices import (
     placement,
     sum_over_devices,
 )
-from jaxloss._core.numerics.exact import (
-    quotient,
-)
+from jaxloss._core.numerics.exact import quotient
 from jaxloss._core.numerics.probability import Gaps, gaps
 
 

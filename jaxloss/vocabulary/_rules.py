@@ -13,6 +13,7 @@ from jaxloss._core.arguments.tail import Tail
 from jaxloss._core.rule.analytic import pointwise
 from jaxloss._core.rule.dropped import guard
 from jaxloss._core.softmax import (
+    distances_to,
     entropy,
     entropy_of_sums,
     excess_of_sums,
@@ -121,8 +122,8 @@ def _sums(x, shared, fixed, top, first, classes, *, with_spread=False):
     e = exponentials_but(hit, x, below)
     sums = _Sums(jnp.sum(jnp.where(hit, x, 0), axis=1), jnp.sum(e, axis=1))
     if with_spread:
-        behind = jnp.where(jnp.isneginf(x), 0, below - x)
-        sums = sums._replace(spread=jnp.sum(e * behind, axis=1))
+        spread = jnp.sum(e * distances_to(below, x), axis=1)
+        sums = sums._replace(spread=spread)
     if shared.label_smoothing is None:
         return sums
     weights = 1 if shared.class_weights is None else shared.class_weights
