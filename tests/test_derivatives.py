@@ -4,8 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from catalog import CASES
-from common import cotangent, each_case, one_per_loss, tangents, weighted
+from common import cotangent, each_case, tangents, weighted
 from programs import derivatives
 
 pytestmark = [pytest.mark.usefixtures("device", "x64"), pytest.mark.any_program]
@@ -54,7 +53,7 @@ def test_derivatives_agree_with_differences(case):
 
 
 @pytest.mark.exhaustive
-@each_case(lambda case: case in one_per_loss(CASES))
+@each_case()
 def test_third_derivatives_agree_with_differences(case):
     real, rest = weighted(case, jnp.float64)
     ct = cotangent(case, jnp.float64)

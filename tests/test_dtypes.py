@@ -107,7 +107,7 @@ def test_integers_and_booleans_behind_the_first_count_as_reals(case):
 def test_weights_may_be_integers(case):
     @jax.jit
     def losses(arrays, weights):
-        # A literal beside a literal: XLA may round the product with one otherwise.
+        # XLA may round the product with a literal otherwise.
         return [
             case(arrays, weights=w, reduction="none")
             for w in (weights, weights.astype(jnp.float32), 3, 3.0)
@@ -116,3 +116,4 @@ def test_weights_may_be_integers(case):
     whole, real, literal, real_literal = losses(case.arrays(), jnp.int32(3))
     np.testing.assert_array_equal(whole, real)
     np.testing.assert_array_equal(literal, real_literal)
+    assert_close(literal, whole)
