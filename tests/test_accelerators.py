@@ -20,7 +20,7 @@ import jaxloss as jl
 
 pytest.importorskip("optax")
 
-from benchmarks.planned import report
+from benchmarks.planned import report, slice_report, slices
 from benchmarks.planned.compile import compiled, measure
 from benchmarks.planned.rows import rows
 from benchmarks.planned.targets import TARGETS, Target, device, devices, missing
@@ -72,6 +72,41 @@ def test_row_needs_no_more_than_its_committed_figures(row, target):
     found = measure(row, device(TARGETS[target]), only=["jaxloss"])
     for figure in report.FIGURES:
         assert found["programs"]["jaxloss"][figure] <= expected[figure], figure
+
+
+ON_SLICES = ["v5e:4x4", pytest.param("v5e:16x16", marks=pytest.mark.exhaustive)]
+
+
+def committed_layout(chips, layout):
+    """What is committed about a layout; skips for another version of the compiler."""
+    file = report.FOLDER / "slices" / f"{chips.replace(':', '-')}.json"
+    known = json.loads(file.read_text())
+    theirs = report.compiler(known["versions"], "tpu")
+    if report.compiler(report.versions("tpu"), "tpu") != theirs:
+        pytest.skip(f"the committed figures are those of {theirs}")
+    [found] = [found for found in known["layouts"] if found["layout"] == layout]
+    return found
+
+
+@pytest.mark.parametrize("chips", ON_SLICES)
+@pytest.mark.parametrize("layout", slices.LAYOUTS)
+def test_last_layer_on_an_automatic_slice_sends_what_optax_sends(layout, chips):
+    """At most 1.1 times, nothing more in a loop, one block more of temporaries.
+
+    To commit new figures: `python -m benchmarks --slice v5e:4x4 v5e:16x16`.
+    """
+    if lacking := missing(Target("tpu", chips)):
+        pytest.skip(f"{chips}: {lacking}")
+    known = committed_layout(chips, layout)
+    peer, expected, _ = known["programs"]
+    ours = slices.PROGRAMS[1]
+    [found] = slices.measure(chips, layout, only=[ours])["programs"]
+    for program in found, expected:
+        assert program["program"] == "jaxloss"
+        assert program["mesh"] == "Auto"
+        assert not slice_report.faults(known, program, peer)
+    for figure in ("temporaries", "network"):
+        assert found[figure] <= expected[figure], figure
 
 
 def pairs_on_a_slice(loss, chips, kind):

@@ -298,7 +298,14 @@ def by_rows(mesh, **options):
     # the gradient of the features and that of each device's classes.
     [
         (AxisType.Explicit, P(), None, [KERNEL]),
-        (AxisType.Explicit, P("batch"), None, [KERNEL, KERNEL]),
+        (AxisType.Explicit, P("batch"), None, [KERNEL, KERNEL // 2]),
+        (AxisType.Explicit, P(None, "batch"), None, [KERNEL, KERNEL // 2]),
+        (
+            AxisType.Explicit,
+            P("batch", "model"),
+            None,
+            [HALF, KERNEL // 4, KERNEL // 8],
+        ),
         (AxisType.Explicit, P("batch"), by_rows, [KERNEL, KERNEL // 2]),
         (AxisType.Auto, P("batch"), by_rows, [KERNEL, KERNEL // 2]),
         (AxisType.Explicit, P(None, "model"), None, [HALF, KERNEL // 4]),

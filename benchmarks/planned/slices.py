@@ -5,6 +5,7 @@ logits, on meshes whose axes are Auto; along an Explicit class axis optax raises
 """
 
 import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,8 @@ from benchmarks.planned.targets import Target, devices
 TOKENS_PER_CHIP, FEATURES, CLASSES = 512, 4096, 128256
 # Collectives of fewer bytes are left out of the report.
 LEAST = 2**20
+# The bytes of a chip's logits in float32, whether rows or classes are split.
+BLOCK = 4 * TOKENS_PER_CHIP * CLASSES
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,19 +50,25 @@ LAYOUTS = {
 
 _jaxloss = ours(jl.linear_cross_entropy)
 # The type of the mesh's axes, the program's name and its loss.
-PROGRAMS = (
+Program = tuple[AxisType, str, Loss]
+PROGRAMS: tuple[Program, ...] = (
     (AxisType.Auto, "optax", peers.product),
     (AxisType.Auto, "jaxloss", _jaxloss),
     (AxisType.Explicit, "jaxloss", _jaxloss),
 )
 
 
-def measure(chips: str, layout: str, dump: Path | None = None) -> dict[str, Any]:
-    """The figures of every program on a slice such as `v5e:16x16`, in bytes a chip."""
+def measure(
+    chips: str,
+    layout: str,
+    dump: Path | None = None,
+    only: Sequence[Program] = PROGRAMS,
+) -> dict[str, Any]:
+    """The figures of programs on a slice such as `v5e:16x16`, in bytes a chip."""
     placed = LAYOUTS[layout]
     grid = _grid(chips, len(placed.axes))
     programs = []
-    for axis_type, name, loss in PROGRAMS:
+    for axis_type, name, loss in only:
         mesh = Mesh(grid, placed.axes, axis_types=(axis_type,) * grid.ndim)
         program = compiled(loss, mesh, placed)
         label = f"{chips} {layout} {axis_type.name} {name}"

@@ -248,22 +248,28 @@ def _where_rows_lie(function, operands, fixed, keep, options, *, summed, split=T
     """Runs a function of local rows on each device that holds some of them.
 
     On an explicit mesh, whose types tell. What is shared is gathered once, ahead of the
-    sweep, and its gradient is summed over the devices once, behind it; classes that are
-    split over devices which share their rows stay where they are.
+    sweep, and its gradient is summed over the devices once, behind it; a kernel that is
+    split over the same devices as the rows has its gradient scattered in that sum.
+    Classes that are split over devices which share their rows stay where they are.
     """
     spec = jax.typeof(operands.hidden).sharding.spec[:-1]
     of_kernel = jax.typeof(operands.kernel).sharding.spec
     if not any((*spec, *of_kernel)):
         return function(operands, fixed, keep, options)
-    classes = of_kernel[options.class_axis]
-    axes = [axis for part in spec if part for axis in jax.tree.leaves(part)]
+    classes, axes = of_kernel[options.class_axis], _axes(spec)
     if split and isinstance(classes, str) and classes not in axes:
         options = dataclasses.replace(options, axis_name=classes)
     by_row, everywhere = PartitionSpec(*spec), PartitionSpec()
+    gathered = [p if {*_axes((p,))} <= {*axes} else None for p in of_kernel]
 
-    def local(*arrays):
-        result = function(*arrays, options)
-        return lax.psum(result, tuple(axes)) if summed and axes else result
+    def local(operands, *rest):
+        kernel = operands.kernel
+        for axis, part in enumerate(gathered):
+            if part:
+                kernel = lax.all_gather(kernel, part, axis=axis, tiled=True)
+        operands = dataclasses.replace(operands, kernel=kernel)
+        result = function(operands, *rest, options)
+        return lax.psum(result, axes) if summed and axes else result
 
     def by_class(x, axis):
         if not x.ndim:
@@ -276,6 +282,7 @@ def _where_rows_lie(function, operands, fixed, keep, options, *, summed, split=T
         return jax.tree.map(lambda _: by_row, tree)
 
     kernel = by_class(operands.kernel, options.class_axis)
+    kernel = PartitionSpec(*(a or b for a, b in zip(kernel, gathered, strict=True)))
     shared = jax.tree.map(lambda x: by_class(x, -1), operands.shared)
     rows = Operands(by_row, kernel, all_by_row(operands.own), shared)
     specs = rows, all_by_row(fixed), all_by_row(keep)
@@ -283,3 +290,8 @@ def _where_rows_lie(function, operands, fixed, keep, options, *, summed, split=T
     return jax.shard_map(
         local, in_specs=specs, out_specs=everywhere if summed else by_row
     )(*arrays)
+
+
+def _axes(spec):
+    """The mesh axes that a spec names."""
+    return tuple(jax.tree.leaves(tuple(spec)))

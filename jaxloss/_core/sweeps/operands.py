@@ -77,9 +77,10 @@ class Products:
         """H K."""
         return self._dot(hidden, kernel, (1, 1 - self.class_axis), self.dtype)
 
-    def hidden(self, g: jax.Array, kernel: jax.Array) -> jax.Array:
-        """G Kᵀ."""
-        return self._dot(self._narrow(g, kernel), kernel, (1, self.class_axis))
+    def hidden(self, g: jax.Array, kernel: jax.Array, dtype: Any = None) -> jax.Array:
+        """G Kᵀ, rounded once to `dtype`."""
+        g = self._narrow(g, kernel)
+        return self._dot(g, kernel, (1, self.class_axis), dtype)
 
     def kernel(self, hidden: jax.Array, g: jax.Array, dtype: Any = None) -> jax.Array:
         """Hᵀ G in the layout of the kernel, rounded once to `dtype`."""

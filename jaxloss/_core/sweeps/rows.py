@@ -71,11 +71,12 @@ class Rows:
     ) -> tuple[Any, Operands]:
         """The values, and the gradients of what moves in the dtype of X."""
 
-        # On an automatic mesh the product of a single chunk is a sum over devices: they
-        # exchange it in the dtype of the kernel.
-        exchanged = automatic_devices(operands.hidden) > 1
+        # On an automatic mesh a product may be a sum over devices, which they exchange
+        # in the dtype that it is finished in: that of the operands, unless it is one
+        # term of a sum over chunks.
+        finished = self.exchanged(operands)
         single = operands.hidden.shape[0] <= self.largest
-        dtype = operands.kernel.dtype if exchanged and single else None
+        dtype = finished if single else None
 
         def step(sums, chunk, rest, cotangent):
             x = self.products.logits(chunk.hidden, chunk.kernel)
@@ -83,7 +84,8 @@ class Rows:
             g, down, dshared = pull_back(cotangent)
             dhidden = dkernel = None
             if moving.hidden is not None:
-                dhidden = self.products.hidden(g, chunk.kernel)
+                dhidden = self.products.hidden(g, chunk.kernel, finished)
+                dhidden = dhidden.astype(self.products.dtype)
             if moving.kernel is not None:
                 dkernel = self.products.kernel(chunk.hidden, g, dtype)
                 dkernel = dkernel.astype(self.products.dtype)
@@ -100,6 +102,15 @@ class Rows:
         )
         sums, (value, hidden, own) = self.scan(step, start, operands, rest, cotangent)
         return value, Operands(hidden, sums[0], own, sums[1])
+
+    def exchanged(self, operands):
+        """The dtype in which devices exchange sums, None for that to compute in.
+
+        Not float16: a cotangent that scales small gradients into its range comes later.
+        """
+        dtype = operands.kernel.dtype
+        several = automatic_devices(operands.hidden) > 1
+        return dtype if several and dtype != jnp.float16 else None
 
     def apply(self, rest):
         """The rule as a function of what is real."""
