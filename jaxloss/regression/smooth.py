@@ -15,6 +15,7 @@ from jaxloss._core.numerics.exact import (
     distance_beyond,
     quotient,
     scaled_difference,
+    with_derivative_of,
 )
 from jaxloss._core.numerics.functions import accurate_tanh, log_of_cosh
 from jaxloss._core.rule.analytic import pointwise
@@ -82,7 +83,9 @@ def huber_loss(
 
 # For |e| > delta, f = delta (|e| - delta/2) = 2 delta (|p/2 - t/2| - delta/4): the loss
 # can be finite where p - t overflows. df/ddelta = |e| - delta is close to 0 near the
-# kink, where `distance_beyond` keeps its digits.
+# kink, where `distance_beyond` keeps its digits. The slope is e held within ±delta,
+# which needs no comparison of its own: XLA for GPU would store the one that loss and
+# slope have in common. Its derivative is that of the two branches, 1 up to the kink.
 @pointwise
 def _huber(p, t, delta):
     e = p - t
@@ -91,7 +94,8 @@ def _huber(p, t, delta):
     inner = jnp.where(inside, e, 0)
     outer = (2 * delta) * distance_beyond(p / 2, t / 2, delta / 4)
     value = jnp.where(inside, (0.5 * inner) * inner, outer)
-    slope = jnp.where(inside, e, delta * direction(p, t))
+    branches = jnp.where(inside, e, delta * direction(p, t))
+    slope = with_derivative_of(jnp.clip(e, -delta, delta), branches)
     return value, (slope, -slope, jnp.where(inside, 0, beyond))
 
 
