@@ -37,11 +37,24 @@ def difference_from_own(a: jax.Array, b: jax.Array) -> tuple[jax.Array, jax.Arra
 
 @functools.partial(jax.jit, inline=True)  # one operation to `jax.debug_nans`
 def _two_difference(a, b, again):
+    difference, lost = _finite_difference(a, b, again)
+    return difference, jnp.where(jnp.isfinite(lost), lost, 0)
+
+
+def two_finite_difference(a: jax.Array, b: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """`two_difference` of finite numbers far below an overflow.
+
+    The comparison that it saves would read all that comes before it, and XLA for GPU
+    would store that, of numbers in half precision, as an array of its own.
+    """
+    return _finite_difference(a, b, a + 0 * b)
+
+
+def _finite_difference(a, b, again):
     difference = a - b
     a, b, d = jax.lax.stop_gradient((again, b, difference))
     kept = d - a
-    lost = (a - (d - kept)) - (b + kept)
-    return difference, jnp.where(jnp.isfinite(lost), lost, 0)
+    return difference, (a - (d - kept)) - (b + kept)
 
 
 def scale_of(largest: jax.Array) -> jax.Array:

@@ -14,7 +14,7 @@ from jax.lax import bitcast_convert_type, logistic, stop_gradient
 
 from jaxloss._core.compilers import zero_where_equal
 from jaxloss._core.devices import sum_over_devices
-from jaxloss._core.numerics.exact import two_difference
+from jaxloss._core.numerics.exact import two_difference, two_finite_difference
 from jaxloss._core.numerics.functions import LOG_2_PARTS, power_series
 from jaxloss._core.rule.analytic import pointwise
 from jaxloss._core.softmax import Axes, maximum
@@ -141,8 +141,10 @@ def log_quotient(x: jax.Array, y: jax.Array):
     residual = (((m - 1) - s_high) - s_high * m_high) - s_high * (m - m_high)
     tail = s * (s * s) * power_series(_ARTANH[x.dtype], s * s)
 
-    difference, lost = two_difference(k * ln_2, y)
+    infinite = jnp.isinf(y)
+    difference, lost = two_finite_difference(k * ln_2, jnp.where(infinite, 0, y))
     small = (k * ln_2_low + 2 * (residual * inverse)) + tail
     value = (difference + 2 * s_high) + (lost + small)
+    value = jnp.where(infinite, -y, value)
     value = jnp.where(x == 0, -jnp.inf - y, jnp.where(x == jnp.inf, x - y, value))
     return jnp.where(x >= 0, value, jnp.nan), (1 / x, jnp.full_like(x, -1))
