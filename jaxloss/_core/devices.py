@@ -10,7 +10,7 @@ import math
 
 import jax
 import jax.numpy as jnp
-from jax.sharding import NamedSharding, PartitionSpec
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from jaxloss._core.rule.varying import varying
 
@@ -19,6 +19,17 @@ def placement(x: jax.Array) -> NamedSharding | None:
     """Where an array lies on an explicit mesh; None elsewhere, where JAX decides."""
     sharding = jax.typeof(x).sharding
     return sharding if any(sharding.spec) else None
+
+
+def automatic_devices(x: jax.Array) -> int:
+    """The devices of the array's mesh among which XLA may divide it.
+
+    XLA decides how, after the trace. A chunk has to be large enough to be divided among
+    all of them.
+    """
+    mesh = jax.typeof(x).sharding.mesh
+    sizes = zip(mesh.axis_sizes, mesh.axis_types, strict=True)
+    return math.prod(size for size, kind in sizes if kind == AxisType.Auto)
 
 
 def broadcast_to(array: jax.Array, like: jax.Array) -> jax.Array:

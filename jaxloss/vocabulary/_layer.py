@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import NamedTuple
 
 import jax
@@ -11,25 +10,21 @@ import jax.numpy as jnp
 from jaxloss._core.compilers import available_after
 from jaxloss._core.devices import class_count, sum_over_devices
 from jaxloss._core.numerics.exact import zero_safe_product
-from jaxloss._core.numerics.functions import accurate_tanh, power_series
-from jaxloss._core.rule.analytic import pointwise
 from jaxloss._core.rule.dropped import guard
-from jaxloss._core.rule.varying import vary_as
 from jaxloss._core.softmax import (
-    divide_logits,
     excess,
     is_class,
     maximum,
     pick,
     surprisal,
 )
+from jaxloss._core.sweeps.logits import guard_rows, logits
 
 
 class Own(NamedTuple):
     """Real arrays with one number per example."""
 
     mass: jax.Array | None = None  # the class weight of the label
-    weights: jax.Array | None = None
 
 
 class Shared(NamedTuple):
@@ -114,26 +109,15 @@ def composed(loss, top, above, gap, total, mass, shared):
 
 
 def guarded(x, mass, shared, dropped):
-    """Gives logits and parameters finite derivatives in the rows of weight 0.
-
-    A shared parameter is broadcast first: its gradient is a sum over the rows, and only
-    an entry per row can exclude some of them.
-    """
-
-    def by_class(value):
-        return guard(jnp.broadcast_to(value, x.shape), dropped[:, None])
+    """Gives logits and parameters finite derivatives in the rows of weight 0."""
 
     def by_row(value):
         return guard(jnp.broadcast_to(value, dropped.shape), dropped)
 
-    def each(function, *values):
-        return (None if value is None else function(value) for value in values)
-
-    return (
-        by_class(x),
-        *each(by_row, mass),
-        Shared(*each(by_class, *shared[:4]), *each(by_row, *shared[4:])),
-    )
+    by_class = x, *shared[:4]
+    x, *by_class = guard_rows(by_class, x, dropped)
+    mass, *others = jax.tree.map(by_row, (mass, *shared[4:]))
+    return x, mass, Shared(*by_class, *others)
 
 
 def mean_gap(x, top, shared, classes):
@@ -151,40 +135,6 @@ def mean_gap(x, top, shared, classes):
     if shared.class_weights is not None:
         gaps = zero_safe_product(shared.class_weights, gaps)
     return jnp.sum(gaps, axis=1)
-
-
-def logits(x, shared):
-    """The logits, given x = hidden · kernel; a bias of -inf excludes a class."""
-    if shared.bias is not None:
-        x = x + shared.bias
-    if shared.logit_softcap is not None:
-        cap = vary_as(shared.logit_softcap, x)
-        x = _softcap(x, jnp.broadcast_to(cap, x.shape))
-    if shared.temperature is not None:
-        temperature = vary_as(shared.temperature, x)
-        x = divide_logits(x, jnp.broadcast_to(temperature, x.shape))
-    return x
-
-
-# f = c tanh z with z = x / c, and with u = e^(-2|z|)
-#     df/dx = sech² z = 4u / (1 + u)²,
-#     df/dc = tanh z - z sech² z = (sinh 2z - 2z) sech² z / 2.
-# In float32, 1 - tanh² z would round to 0 from z = 9.1 on; 4u / (1 + u)² does not. For
-# |z| < 1 the two terms of tanh z - z sech² z cancel, so df/dc is computed by the power
-# series of sinh 2z - 2z.
-@pointwise
-def _softcap(x, cap):
-    z = x / cap
-    u = jnp.exp(-2 * jnp.abs(z))
-    slope = 4 * u / jnp.square(1 + u)
-    value = accurate_tanh(z)
-    y = 2 * jnp.where(jnp.abs(z) < 1, z, 0)
-    terms = [
-        1 / math.factorial(2 * k + 3) for k in range(8 if z.dtype.itemsize < 8 else 14)
-    ]
-    near = (y * y * y) * power_series(terms, y * y) * (slope / 2)
-    far = value - jnp.where(u == 0, 0, z) * slope
-    return cap * value, (slope, jnp.where(jnp.abs(z) < 1, near, far))
 
 
 def clip_labels(x, labels, axis_name):

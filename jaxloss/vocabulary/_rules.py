@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from jaxloss._core.arguments.tail import Tail
-from jaxloss._core.rule.analytic import pointwise
 from jaxloss._core.rule.dropped import guard
 from jaxloss._core.softmax import (
     distances_to,
@@ -23,8 +20,10 @@ from jaxloss._core.softmax import (
     surprisal_of_sums,
 )
 from jaxloss._core.sweeps.classes import ByClass
-from jaxloss._core.sweeps.linear import Rule, map_rows, sum_rows
+from jaxloss._core.sweeps.linear import Rule
+from jaxloss._core.sweeps.logits import logits
 from jaxloss._core.sweeps.operands import Operands
+from jaxloss._core.sweeps.reduction import dropped, weighted_losses
 from jaxloss.vocabulary._layer import (
     Fixed,
     Own,
@@ -32,7 +31,6 @@ from jaxloss.vocabulary._layer import (
     composed,
     cross_entropy,
     guarded,
-    logits,
     mean_gap,
     needs_excess,
     total_weight,
@@ -53,52 +51,9 @@ def losses(hidden, kernel, labels, shared, tail, mass, options, share=None):
         share: The first of `share_of_mean`; what is returned needs `reduced`.
     """
     tail = tail.spread(labels.shape)
-    weights = dropped = None
-    if tail.weights is not None:
-        weights = jnp.broadcast_to(tail.weights, labels.shape)
-        dropped = weights == 0
-    fixed = Fixed(labels, dropped)
-    if tail.reduction == "none":
-        operands = Operands(hidden, kernel, Own(mass), shared)
-        loss = map_rows(_CROSS_ENTROPY, operands, fixed, tail.keep, options)
-        return tail.reduce(loss)
-    if share is not None:
-        share = jnp.broadcast_to(share, labels.shape)
-        weights = share if weights is None else weights * share
-    operands = Operands(hidden, kernel, Own(mass, weights), shared)
-    return sum_rows(_WEIGHTED, operands, fixed, tail.keep, options)
-
-
-def share_of_mean(tail, mass, batch, dtype):
-    """What an example of weight 1 adds to the mean, and what the mean divides by.
-
-    Both are None for another reduction. The sweep multiplies by the first, and nothing
-    behind the sweep: so the gradient leaves it as it is, and is rounded once.
-    """
-    if tail.reduction != "mean":
-        return None, None
-    summed = dataclasses.replace(tail, reduction="sum")
-    counted = summed.reduce(jnp.ones(batch, dtype) if mass is None else mass)
-    share = 1 / jnp.where(counted == 0, 1, counted)
-    return jax.lax.stop_gradient(share), counted
-
-
-def reduced(loss, counted):
-    """The loss, given the sum of the shares; `counted` is of `share_of_mean`."""
-    return loss if counted is None else _mean(loss, counted)
-
-
-# The mean M = S / n of the sum S, whose share 1/n is constant within M: so
-# dM = dS / n - M dn / n, of which the first term is the derivative of M as given. It is
-# 0 with a zero gradient where nothing counts.
-@pointwise
-def _mean(mean, counted):
-    nothing = counted == 0
-    by_count = -mean / jnp.where(nothing, 1, counted)
-    return mean, (
-        jnp.where(nothing, 0, jnp.ones_like(mean)),
-        jnp.where(nothing, 0, by_count),
-    )
+    fixed = Fixed(labels, dropped(tail, labels.shape))
+    operands = Operands(hidden, kernel, Own(mass), shared)
+    return weighted_losses(_CROSS_ENTROPY, operands, fixed, tail, options, share)
 
 
 class _Sums(NamedTuple):
@@ -173,20 +128,9 @@ def _is_class(labels, classes):
     return (labels >= 0) & (labels < classes)
 
 
-def _weighted_by_row(x, own, shared, fixed, keep, axis_name):
-    loss = cross_entropy(x, own, shared, fixed, keep, axis_name)
-    return Tail(keep, own.weights, "none").reduce(loss)
-
-
-def _weighted_of_sums(sums, top, own, shared, fixed, keep, *classes):
-    loss = _cross_entropy_of_sums(sums, top, own, shared, fixed, keep, *classes)
-    return Tail(keep, own.weights, "none").reduce(loss)
-
-
 _CROSS_ENTROPY = Rule(
     cross_entropy, ByClass(_logits, _sums, _raised, _cross_entropy_of_sums)
 )
-_WEIGHTED = Rule(_weighted_by_row, ByClass(_logits, _sums, _raised, _weighted_of_sums))
 
 
 def _log_probs_by_row(x, own, shared, fixed, keep, axis_name):

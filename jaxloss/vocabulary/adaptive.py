@@ -13,20 +13,22 @@ import jax.numpy as jnp
 from jax.lax import PrecisionLike
 
 from jaxloss._core.arguments import checks
-from jaxloss._core.arguments.public import public
-from jaxloss._core.arguments.tail import Reduction
-from jaxloss._core.arguments.types import ArrayLike
-from jaxloss._core.softmax import surprisals
-from jaxloss._core.sweeps.linear import map_rows_to_any
-from jaxloss._core.sweeps.operands import Operands
-from jaxloss.vocabulary._arguments import (
+from jaxloss._core.arguments.layer import (
     floating_array,
     label_array,
     mask_rows,
     sweep_options,
 )
-from jaxloss.vocabulary._layer import Shared, logits
-from jaxloss.vocabulary._rules import losses, reduced, share_of_mean
+from jaxloss._core.arguments.public import public
+from jaxloss._core.arguments.tail import Reduction
+from jaxloss._core.arguments.types import ArrayLike
+from jaxloss._core.softmax import surprisals
+from jaxloss._core.sweeps.linear import map_rows_to_any
+from jaxloss._core.sweeps.logits import logits
+from jaxloss._core.sweeps.operands import Operands
+from jaxloss._core.sweeps.reduction import reduced, share_of_mean
+from jaxloss.vocabulary._layer import Shared
+from jaxloss.vocabulary._rules import losses
 
 Parameters = Mapping[str, Any]
 

@@ -15,6 +15,15 @@ from jaxloss._core.arguments.classes import (
     ignored,
     weight_of_label,
 )
+from jaxloss._core.arguments.layer import (
+    label_array,
+    layer_arguments,
+    logit_options,
+    mask_rows,
+    per_class_of,
+    sweep_options,
+    unless,
+)
 from jaxloss._core.arguments.public import public
 from jaxloss._core.arguments.tail import Reduction
 from jaxloss._core.arguments.types import ArrayLike
@@ -22,17 +31,9 @@ from jaxloss._core.devices import check_shared, class_count
 from jaxloss._core.softmax import is_class
 from jaxloss._core.sweeps.linear import map_rows
 from jaxloss._core.sweeps.operands import Operands
-from jaxloss.vocabulary._arguments import (
-    label_array,
-    layer_arguments,
-    logit_parameters,
-    mask_rows,
-    per_class_of,
-    sweep_options,
-    unless,
-)
-from jaxloss.vocabulary._layer import Fixed, Own
-from jaxloss.vocabulary._rules import LOG_PROBS, losses, reduced, share_of_mean
+from jaxloss._core.sweeps.reduction import reduced, share_of_mean
+from jaxloss.vocabulary._layer import Fixed, Own, Shared
+from jaxloss.vocabulary._rules import LOG_PROBS, losses
 
 
 @public(label_smoothing=between(0, 1), logit_softcap=above(0), temperature=above(0))
@@ -160,8 +161,9 @@ def linear_cross_entropy(
     labels = _check_labels(labels, kernel, class_axis, axis_name, tail)
 
     per_class = functools.partial(per_class_of, kernel, class_axis, dtype)
-    shared = logit_parameters(per_class, bias, logit_softcap, temperature, dtype)
-    shared = shared._replace(
+    of_logits = logit_options(per_class, bias, logit_softcap, temperature, dtype)
+    shared = Shared(
+        **of_logits._asdict(),
         class_weights=per_class("class_weights", class_weights),
         label_smoothing=unless(0, "label_smoothing", label_smoothing, dtype),
         z_loss=unless(0, "z_loss", z_loss, dtype),
@@ -270,8 +272,8 @@ def linear_log_probs(
     hidden = mask_rows(hidden, tail)
     labels = _check_labels(labels, kernel, class_axis, axis_name, tail)
     per_class = functools.partial(per_class_of, kernel, class_axis, dtype)
-    shared = logit_parameters(per_class, bias, logit_softcap, temperature, dtype)
-    operands = Operands(hidden, kernel, Own(), shared)
+    of_logits = logit_options(per_class, bias, logit_softcap, temperature, dtype)
+    operands = Operands(hidden, kernel, Own(), Shared(**of_logits._asdict()))
     # The entropy's gradient needs a second array as large as the logits.
     options = sweep_options(chunk_size, precision, axis_name, class_axis, share=2)
     return map_rows(LOG_PROBS, operands, Fixed(labels), tail.keep, options)

@@ -12,22 +12,21 @@ from jax.lax import PrecisionLike
 from jaxloss._core.arguments import checks
 from jaxloss._core.arguments.checks import above
 from jaxloss._core.arguments.classes import ignored, mask_classes
+from jaxloss._core.arguments.layer import (
+    layer_arguments,
+    logit_options,
+    mask_rows,
+    per_class_of,
+    sweep_options,
+)
 from jaxloss._core.arguments.public import public
 from jaxloss._core.arguments.types import ArrayLike
 from jaxloss._core.devices import check_shared, check_split, class_count
 from jaxloss._core.softmax import widen
 from jaxloss._core.statistics import argmax, as_digits, join_digits, statistics
 from jaxloss._core.sweeps.linear import Rule, map_rows
+from jaxloss._core.sweeps.logits import logits as logits_of
 from jaxloss._core.sweeps.operands import Operands
-from jaxloss.vocabulary._arguments import (
-    layer_arguments,
-    logit_parameters,
-    mask_rows,
-    per_class_of,
-    sweep_options,
-)
-from jaxloss.vocabulary._layer import Own
-from jaxloss.vocabulary._layer import logits as logits_of
 
 
 class SoftmaxStatistics(NamedTuple):
@@ -253,8 +252,8 @@ def linear_statistics(
         labels, counted = _safe_labels(labels, tail.keep, index, classes)
     hidden = mask_rows(hidden, tail)
     per_class = functools.partial(per_class_of, kernel, class_axis, dtype)
-    shared = logit_parameters(per_class, bias, logit_softcap, temperature, dtype)
-    operands = Operands(hidden, kernel, Own(), shared)
+    shared = logit_options(per_class, bias, logit_softcap, temperature, dtype)
+    operands = Operands(hidden, kernel, None, shared)
     # The gradients need several arrays as large as the logits.
     options = sweep_options(chunk_size, precision, axis_name, class_axis, share=4)
     fixed = labels, counted

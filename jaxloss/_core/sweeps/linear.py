@@ -5,9 +5,10 @@ one number or several. `rows` makes X a chunk of rows at a time, `classes` a blo
 classes at a time, for rules that are functions of sums over the classes.
 
 A rule is called `rule(x, own, shared, fixed, keep, axis_name)` for the rows of one
-chunk: x [size, C] in the dtype to compute in; trees of arrays, `own` and `fixed` with a
-leading axis [size], `shared` as it is given; and keep [size], False in rows that are
-excluded or fill up the last chunk.
+chunk: x [size, C] in the dtype to compute in, or a tuple of them, one for each of
+several layers; trees of arrays, `own` and `fixed` with a leading axis [size], `shared`
+as it is given; and keep [size], False in rows that are excluded or fill up the last
+chunk.
 
 Over devices. The rows may be spread over devices: then the gradient of the kernel is
 summed over the devices once, behind the sweep. In a `shard_map` the classes may be
@@ -27,7 +28,7 @@ import jax.numpy as jnp
 from jax import lax
 from jax.sharding import PartitionSpec
 
-from jaxloss._core.devices import agree_as
+from jaxloss._core.devices import agree_as, automatic_devices
 from jaxloss._core.numerics.exact import with_derivative_of
 from jaxloss._core.rule.linear_map import linear_map
 from jaxloss._core.rule.varying import vary_alike, vary_as
@@ -36,7 +37,6 @@ from jaxloss._core.sweeps.operands import (
     Operands,
     Options,
     Products,
-    automatic_devices,
     default_rows,
     moving_of,
 )
@@ -157,7 +157,7 @@ def map_rows_to_any(
 
 def _per_row(values, operands):
     """[N, ...] back to the rows' own axes."""
-    batch = operands.hidden.shape[:-1]
+    batch = operands.first[0].shape[:-1]
     return jax.tree.map(lambda x: x.reshape(*batch, *x.shape[1:]), values)
 
 
@@ -198,7 +198,7 @@ class _Sweep:
 
 def _prepare(rule, operands, fixed, keep, options):
     """The sweep, its operands with one axis of rows, and the fixed arrays."""
-    batch = operands.hidden.shape[:-1]
+    batch = operands.first[0].shape[:-1]
     n = math.prod(batch)
 
     def flat(tree):
@@ -208,14 +208,16 @@ def _prepare(rule, operands, fixed, keep, options):
     operands = Operands(hidden, operands.kernel, own, operands.shared)
     leaves, tree = jax.tree.flatten(operands)
     operands = jax.tree.unflatten(tree, vary_alike(leaves, options.axis_name))
-    rest = jax.tree.map(lambda x: vary_as(x, operands.hidden), tuple(rest))
+    rest = jax.tree.map(lambda x: vary_as(x, operands.first[0]), tuple(rest))
     # Devices that split the classes have a part of the gradient of `hidden` each.
-    hidden = vary_as(operands.hidden, operands.kernel)
+    hidden = jax.tree.map(vary_as, operands.hidden, operands.kernel)
     operands = dataclasses.replace(operands, hidden=hidden)
-    dtype = jnp.float64 if hidden.dtype == jnp.float64 else jnp.float32
+    wide = any(x.dtype == jnp.float64 for x in jax.tree.leaves(hidden))
+    dtype = jnp.float64 if wide else jnp.float32
     products = Products(dtype, options.precision, options.class_axis)
     largest = options.largest
     if largest is None:
+        hidden, _ = operands.first
         largest = default_rows(hidden.shape[1], options.share)
         largest *= automatic_devices(hidden)
     classes = None
@@ -252,21 +254,25 @@ def _where_rows_lie(function, operands, fixed, keep, options, *, summed, split=T
     split over the same devices as the rows has its gradient scattered in that sum.
     Classes that are split over devices which share their rows stay where they are.
     """
-    spec = jax.typeof(operands.hidden).sharding.spec[:-1]
-    of_kernel = jax.typeof(operands.kernel).sharding.spec
-    if not any((*spec, *of_kernel)):
+    of_hidden, of_kernels = (
+        [jax.typeof(x).sharding.spec for x in jax.tree.leaves(tree)]
+        for tree in (operands.hidden, operands.kernel)
+    )
+    if not any(map(any, (*(spec[:-1] for spec in of_hidden), *of_kernels))):
         return function(operands, fixed, keep, options)
-    classes, axes = of_kernel[options.class_axis], _axes(spec)
+    spec, classes = of_hidden[0][:-1], of_kernels[0][options.class_axis]
+    axes = _axes(spec)
     if split and isinstance(classes, str) and classes not in axes:
         options = dataclasses.replace(options, axis_name=classes)
     by_row, everywhere = PartitionSpec(*spec), PartitionSpec()
-    gathered = [p if {*_axes((p,))} <= {*axes} else None for p in of_kernel]
+    gathered = [
+        [part if {*_axes((part,))} <= {*axes} else None for part in parts]
+        for parts in of_kernels
+    ]
 
     def local(operands, *rest):
-        kernel = operands.kernel
-        for axis, part in enumerate(gathered):
-            if part:
-                kernel = lax.all_gather(kernel, part, axis=axis, tiled=True)
+        kernels, tree = jax.tree.flatten(operands.kernel)
+        kernel = jax.tree.unflatten(tree, map(_gather, kernels, gathered))
         operands = dataclasses.replace(operands, kernel=kernel)
         result = function(operands, *rest, options)
         return lax.psum(result, axes) if summed and axes else result
@@ -278,18 +284,31 @@ def _where_rows_lie(function, operands, fixed, keep, options, *, summed, split=T
             *(options.axis_name if a == axis % x.ndim else None for a in range(x.ndim))
         )
 
+    def of_kernel(kernel, parts):
+        split = by_class(kernel, options.class_axis)
+        return PartitionSpec(*(a or b for a, b in zip(split, parts, strict=True)))
+
     def all_by_row(tree):
         return jax.tree.map(lambda _: by_row, tree)
 
-    kernel = by_class(operands.kernel, options.class_axis)
-    kernel = PartitionSpec(*(a or b for a, b in zip(kernel, gathered, strict=True)))
+    kernels, tree = jax.tree.flatten(operands.kernel)
+    kernel = jax.tree.unflatten(tree, map(of_kernel, kernels, gathered))
     shared = jax.tree.map(lambda x: by_class(x, -1), operands.shared)
-    rows = Operands(by_row, kernel, all_by_row(operands.own), shared)
+    rows = Operands(
+        all_by_row(operands.hidden), kernel, all_by_row(operands.own), shared
+    )
     specs = rows, all_by_row(fixed), all_by_row(keep)
     arrays = jax.tree.map(jax.sharding.reshard, (operands, fixed, keep), specs)
     return jax.shard_map(
         local, in_specs=specs, out_specs=everywhere if summed else by_row
     )(*arrays)
+
+
+def _gather(kernel, parts):
+    for axis, part in enumerate(parts):
+        if part:
+            kernel = lax.all_gather(kernel, part, axis=axis, tiled=True)
+    return kernel
 
 
 def _axes(spec):

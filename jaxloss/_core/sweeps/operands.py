@@ -1,7 +1,6 @@
 """What a sweep works on: hidden states, a kernel, and how they are multiplied."""
 
 import dataclasses
-import math
 from typing import Any
 
 import jax
@@ -9,18 +8,30 @@ import jax.numpy as jnp
 from jax import lax
 from jax.custom_derivatives import SymbolicZero
 from jax.lax import PrecisionLike
-from jax.sharding import AxisType
 
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Operands:
-    """The real arrays of a sweep, or their tangents, None where there is none."""
+    """The real arrays of a sweep, or their tangents, None where there is none.
+
+    Several layers with the same rows and classes, such as a student's and a teacher's,
+    are a tuple of arrays in `hidden` and one in `kernel`.
+    """
 
     hidden: Any  # [..., D]
     kernel: Any  # [D, C], or [C, D] with class_axis = 0; in the dtype of hidden
     own: Any = None  # a tree of arrays of the rows, [..., ...]
     shared: Any = None  # a tree of arrays of all rows, [..., C] or scalar
+
+    @property
+    def first(self) -> tuple[jax.Array, jax.Array]:
+        """Hidden states and kernel of the first layer, whose rows the others share."""
+        return jax.tree.leaves(self.hidden)[0], jax.tree.leaves(self.kernel)[0]
+
+    @property
+    def rows(self) -> int:
+        return self.first[0].shape[0]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,23 +61,13 @@ def default_rows(features: int, share: int = 1) -> int:
     return min(max(features, 1024), 4096) // share
 
 
-def automatic_devices(x: jax.Array) -> int:
-    """The devices of the array's mesh among which XLA may divide it.
-
-    XLA decides how, after the trace. A chunk has to be large enough to be divided among
-    all of them.
-    """
-    mesh = jax.typeof(x).sharding.mesh
-    sizes = zip(mesh.axis_sizes, mesh.axis_types, strict=True)
-    return math.prod(size for size, kind in sizes if kind == AxisType.Auto)
-
-
 @dataclasses.dataclass(frozen=True)
 class Products:
     """The three products of a linear layer, summed in the dtype to compute in.
 
     `hidden` is H [n, D], `g` is G [n, C] or the gradient of it, `kernel` is K [D, C] or
-    its transpose. Operands of one dtype are multiplied as they are.
+    its transpose. Operands of one dtype are multiplied as they are. Of several layers
+    there is a product each, and None where one of its operands is None.
     """
 
     dtype: Any  # to compute in
@@ -75,18 +76,30 @@ class Products:
 
     def logits(self, hidden: jax.Array, kernel: jax.Array) -> jax.Array:
         """H K."""
-        return self._dot(hidden, kernel, (1, 1 - self.class_axis), self.dtype)
+
+        def product(hidden, kernel):
+            return self._dot(hidden, kernel, (1, 1 - self.class_axis), self.dtype)
+
+        return _each_layer(product, hidden, kernel)
 
     def hidden(self, g: jax.Array, kernel: jax.Array, dtype: Any = None) -> jax.Array:
         """G Kᵀ, rounded once to `dtype`."""
-        g = self._narrow(g, kernel)
-        return self._dot(g, kernel, (1, self.class_axis), dtype)
+
+        def product(g, kernel):
+            g = self._narrow(g, kernel)
+            return self._dot(g, kernel, (1, self.class_axis), dtype)
+
+        return _each_layer(product, g, kernel)
 
     def kernel(self, hidden: jax.Array, g: jax.Array, dtype: Any = None) -> jax.Array:
         """Hᵀ G in the layout of the kernel, rounded once to `dtype`."""
-        g = self._narrow(g, hidden)
-        pair = (hidden, g) if self.class_axis else (g, hidden)
-        return self._dot(*pair, (0, 0), dtype)
+
+        def product(hidden, g):
+            g = self._narrow(g, hidden)
+            pair = (hidden, g) if self.class_axis else (g, hidden)
+            return self._dot(*pair, (0, 0), dtype)
+
+        return _each_layer(product, hidden, g)
 
     def _dot(self, a, b, contracting, dtype=None):
         if a.dtype != b.dtype:
@@ -108,6 +121,14 @@ class Products:
         default = self.precision in (None, "default", lax.Precision.DEFAULT)
         half = operand.dtype == jnp.bfloat16
         return g.astype(operand.dtype) if half and default else g
+
+
+def _each_layer(product, *operands):
+    return jax.tree.map(
+        lambda *pair: None if any(x is None for x in pair) else product(*pair),
+        *operands,
+        is_leaf=lambda x: x is None,
+    )
 
 
 def moving_of(tangents: Any) -> Any:

@@ -14,13 +14,13 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from jaxloss._core.devices import automatic_devices
 from jaxloss._core.rule.varying import vary_alike, vary_as
 from jaxloss._core.sweeps.layout import Layout
 from jaxloss._core.sweeps.operands import (
     Operands,
     Options,
     Products,
-    automatic_devices,
     where_moving,
 )
 
@@ -53,11 +53,14 @@ class Rows:
         def step(sofar, chunk, rest, own):
             dhidden, down = own
             x = self.products.logits(chunk.hidden, chunk.kernel)
-            dx = jnp.zeros_like(x)
-            if dhidden is not None:
-                dx += self.products.logits(dhidden, chunk.kernel)
-            if along.kernel is not None:
-                dx += self.products.logits(chunk.hidden, along.kernel)
+            dx = jax.tree.map(
+                lambda x, *terms: sum(
+                    (t for t in terms if t is not None), start=jnp.zeros_like(x)
+                ),
+                x,
+                self.products.logits(dhidden, chunk.kernel),
+                self.products.logits(chunk.hidden, along.kernel),
+            )
             tangents = _filled((down, along.shared), (chunk.own, chunk.shared))
             primals = x, chunk.own, chunk.shared
             return sofar, jax.jvp(self.apply(rest), primals, (dx, *tangents))[1]
@@ -75,20 +78,19 @@ class Rows:
         # in the dtype that it is finished in: that of the operands, unless it is one
         # term of a sum over chunks.
         finished = self.exchanged(operands)
-        single = operands.hidden.shape[0] <= self.largest
-        dtype = finished if single else None
+        dtype = finished if operands.rows <= self.largest else None
 
         def step(sums, chunk, rest, cotangent):
             x = self.products.logits(chunk.hidden, chunk.kernel)
             value, pull_back = jax.vjp(self.apply(rest), x, chunk.own, chunk.shared)
             g, down, dshared = pull_back(cotangent)
-            dhidden = dkernel = None
-            if moving.hidden is not None:
-                dhidden = self.products.hidden(g, chunk.kernel, finished)
-                dhidden = dhidden.astype(self.products.dtype)
-            if moving.kernel is not None:
-                dkernel = self.products.kernel(chunk.hidden, g, dtype)
-                dkernel = dkernel.astype(self.products.dtype)
+            of_hidden = where_moving(moving.hidden, g)
+            of_kernel = where_moving(moving.kernel, g)
+            dhidden = self.products.hidden(of_hidden, chunk.kernel, finished)
+            dkernel = self.products.kernel(chunk.hidden, of_kernel, dtype)
+            dhidden, dkernel = jax.tree.map(
+                lambda x: x.astype(self.products.dtype), (dhidden, dkernel)
+            )
             terms = dkernel, where_moving(moving.shared, dshared)
             sums = jax.tree.map(jnp.add, sums, terms)
             return sums, (value, dhidden, where_moving(moving.own, down))
@@ -108,9 +110,12 @@ class Rows:
 
         Not float16: a cotangent that scales small gradients into its range comes later.
         """
-        dtype = operands.kernel.dtype
-        several = automatic_devices(operands.hidden) > 1
-        return dtype if several and dtype != jnp.float16 else None
+        hidden, kernel = operands.first
+        alike = all(k.dtype == kernel.dtype for k in jax.tree.leaves(operands.kernel))
+        several = automatic_devices(hidden) > 1
+        return (
+            kernel.dtype if several and alike and kernel.dtype != jnp.float16 else None
+        )
 
     def apply(self, rest):
         """The rule as a function of what is real."""
@@ -125,11 +130,11 @@ class Rows:
         an iota [size, C], before the loop and keeps it; it leaves a branch alone.
         """
         fixed, keep = rest
-        rows = operands.hidden.shape[0]
+        rows = operands.rows
         layout = Layout.of(rows, self.largest, keep)
         if keep is None:
             every = jnp.ones(rows, bool)
-            _, keep = vary_alike((operands.hidden, every), self.options.axis_name)
+            _, keep = vary_alike((operands.first[0], every), self.options.axis_name)
         arrays = operands.hidden, operands.own, (fixed, keep), more
         chunks = jax.tree.map(layout.split, arrays)
 

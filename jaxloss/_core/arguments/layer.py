@@ -1,4 +1,4 @@
-"""The arguments of the losses of a linear layer, checked and masked."""
+"""The arguments of losses of a linear layer, checked and masked."""
 
 from __future__ import annotations
 
@@ -10,27 +10,29 @@ import jax.numpy as jnp
 from jaxloss._core.arguments import checks
 from jaxloss._core.arguments.classes import per_class as per_class_array
 from jaxloss._core.devices import check_shared, check_split
+from jaxloss._core.sweeps.logits import LogitOptions
 from jaxloss._core.sweeps.operands import Options
-from jaxloss.vocabulary._layer import Shared
 
 
-def layer_arguments(hidden, kernel, axis_name, class_axis):
+def layer_arguments(hidden, kernel, axis_name, class_axis, whose=""):
     """Checks hidden [..., D] and the kernel; finds the loss dtype.
 
-    Returns them with the loss dtype and the class axis of the kernel, 0 or 1.
+    Returns them with the loss dtype and the class axis of the kernel, 0 or 1. `whose`
+    comes before their names, as in "teacher_".
     """
-    hidden, _ = checks.class_array("hidden", hidden, -1, "feature")
-    kernel = floating_array("kernel", kernel, hidden)
-    class_axis = _check_kernel(kernel, hidden.shape[-1], class_axis)
-    check_split("kernel", kernel, axis_name)
-    check_shared("hidden", hidden, axis_name)
+    names = f"{whose}hidden", f"{whose}kernel"
+    hidden, _ = checks.class_array(names[0], hidden, -1, "feature")
+    kernel = floating_array(names[1], kernel, hidden)
+    class_axis = _check_kernel(kernel, hidden.shape[-1], class_axis, names)
+    check_split(names[1], kernel, axis_name)
+    check_shared(names[0], hidden, axis_name)
     dtype = checks.compute_dtype(hidden, kernel)
     # A matrix product needs operands of one dtype: if they differ, both are widened.
     operand = hidden.dtype if hidden.dtype == kernel.dtype else dtype
     return hidden.astype(operand), kernel.astype(operand), dtype, class_axis
 
 
-def _check_kernel(kernel, features, class_axis):
+def _check_kernel(kernel, features, class_axis, names):
     """The class axis of the kernel, counted from the front."""
     checks.check_integer("class_axis", class_axis)
     if class_axis not in (-2, -1, 0, 1):
@@ -46,23 +48,23 @@ def _check_kernel(kernel, features, class_axis):
         way = way if axis else "for a kernel [D, C] leave out `class_axis`"
         end = f"; {way}." if other else "."
         raise ValueError(
-            f"`kernel` must have the shape {asked} with the {features} features of "
-            f"`hidden`, got shape {kernel.shape}{end}"
+            f"`{names[1]}` must have the shape {asked} with the {features} features of "
+            f"`{names[0]}`, got shape {kernel.shape}{end}"
         )
     if not kernel.shape[axis]:
         raise ValueError(
-            f"`kernel` must have at least one class, got shape {kernel.shape} with "
-            f"class_axis={class_axis}."
+            f"`{names[1]}` must have at least one class, got shape {kernel.shape} "
+            f"with class_axis={class_axis}."
         )
     return axis
 
 
-def logit_parameters(per_class, bias, logit_softcap, temperature, dtype):
+def logit_options(per_class, bias, logit_softcap, temperature, dtype, whose=""):
     cap = None
     if logit_softcap is not None:
-        cap = checks.scalar("logit_softcap", logit_softcap, dtype)
-    return Shared(
-        bias=per_class("bias", bias),
+        cap = checks.scalar(f"{whose}logit_softcap", logit_softcap, dtype)
+    return LogitOptions(
+        bias=per_class(f"{whose}bias", bias),
         logit_softcap=cap,
         temperature=unless(1, "temperature", temperature, dtype),
     )
