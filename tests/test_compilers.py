@@ -14,6 +14,7 @@ from jaxloss._core import compilers, soft_labels
 from jaxloss._core.numerics import exact
 from jaxloss._core.numerics.exact import zero_safe_product
 from jaxloss.binary import cross_entropy
+from jaxloss.distillation import _divergences
 from jaxloss.segmentation import _regions
 from jaxloss.vocabulary import _layer
 
@@ -54,6 +55,13 @@ def plain_complement(c, p, axis):
 
 # The module that calls the function, its name there, the shorter form, and the loss.
 FORMS = [
+    (
+        _divergences,
+        "in_pieces",
+        lambda function, *arrays: function(*arrays),
+        mean_of(jl.distillation_loss),
+        (floats(512, 1 << 14), floats(512, 1 << 14)),
+    ),
     (
         cross_entropy,
         "capped_product",

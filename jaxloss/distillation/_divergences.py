@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Literal, get_args
 
 import jax
 import jax.numpy as jnp
 
 from jaxloss._core.arguments import checks
+from jaxloss._core.compilers import in_pieces
 from jaxloss._core.devices import sum_over_devices
 from jaxloss._core.numerics.divergence import (
+    jensen_shannon_rule,
     jensen_shannon_term,
+    kl_rule,
     kl_term,
     shift_of_ratio,
 )
 from jaxloss._core.numerics.probability import LogSoftmax, log_softmax
+from jaxloss._core.rule.analytic import analytic
 
 Divergence = Literal["forward_kl", "reverse_kl", "jensen_shannon"]
 
@@ -40,16 +45,67 @@ def divergence_of_logits(
     beta: jax.Array | None,
     axis_name: str | None = None,
 ) -> jax.Array:
-    """The divergence of logits [..., C] in the dtype to compute in.
+    """The divergence [...] of logits [..., C] in the dtype to compute in.
 
-    `beta`, in the shape of the logits or a scalar, is for "jensen_shannon".
+    `beta` [...] is for "jensen_shannon", and None for the others.
     """
+    if beta is None:
+        beta = jnp.zeros_like(student[..., 0])
+    return _of_logits(
+        student, teacher, beta, divergence=divergence, axis_name=axis_name
+    )
+
+
+# With f the term of one class as a function of log p and log q, and b = df/dlog q,
+#     dlog q_k / dx_j = [k = j] - q_j,   so that   dV/dx_j = b_j - q_j B,   B = Σ_k b_k,
+# by the student's logits x, and likewise by the teacher's. The slopes add up to 0: that
+# of a class with more than half of the probability, where the two terms nearly cancel,
+# is minus the sum of the others. A class without probability has a fixed logit.
+def _forward(student, teacher, beta, *, divergence, axis_name):
+    of_rows = functools.partial(_value_and_slopes, divergence, axis_name)
+    if axis_name is None:
+        return in_pieces(of_rows, student, teacher, beta)
+    return of_rows(student, teacher, beta)
+
+
+def _value_and_slopes(divergence, axis_name, student, teacher, beta):
+    def total(x):
+        return sum_over_devices(jnp.sum(x, axis=-1, keepdims=True), axis_name)
+
+    def slope(by, of, balanced):
+        if not balanced:
+            by = by - of.p * total(by)
+            most = of.p > 0.5
+            by = jnp.where(most, -total(jnp.where(most, 0, by)), by)
+        return jnp.where(jnp.isneginf(of.log_p), 0, by)
+
     p = log_softmax(teacher, -1, axis_name)
     q = log_softmax(student, -1, axis_name)
     shift = shift_of_ratio(p, q, -1, axis_name)
     p = p._replace(lost=p.lost - shift)
-    terms = divergence_terms(divergence, p, q, beta)
-    return sum_over_devices(jnp.sum(terms, axis=-1), axis_name)
+    by_beta = jnp.zeros_like(beta)
+    if divergence == "forward_kl":
+        terms, (by_p, by_q, *_) = kl_rule(p.log_p, q.log_p, p.lost, q.lost)
+    elif divergence == "reverse_kl":
+        terms, (by_q, by_p, *_) = kl_rule(q.log_p, p.log_p, q.lost, p.lost)
+    else:
+        each = jnp.broadcast_to(beta[..., None], p.log_p.shape)
+        terms, (by_p, by_q, *_, by_beta) = jensen_shannon_rule(
+            p.log_p, q.log_p, p.lost, q.lost, each
+        )
+        by_beta = total(by_beta)[..., 0]
+    # Of KL(a|b) the slopes by log b are b - a, which add up to 0 as they are.
+    of_student = slope(by_q, q, divergence == "forward_kl")
+    of_teacher = slope(by_p, p, divergence == "reverse_kl")
+    return total(terms)[..., 0], (of_student, of_teacher, by_beta)
+
+
+def _backward(slopes, cotangent, **_):
+    *by_logits, by_beta = slopes
+    return *(cotangent[..., None] * s for s in by_logits), cotangent * by_beta
+
+
+_of_logits = analytic(_forward, _backward)
 
 
 def divergence_terms(

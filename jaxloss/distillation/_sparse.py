@@ -125,15 +125,12 @@ def sparse_divergence(
     if keep is not None:  # numbers that harm no formula
         log_q = jnp.where(keep[..., None], log_q, -jnp.log(2.0 * log_q.shape[-1]))
         student_tail = jnp.where(keep, student_tail, -0.7)
-    if beta is not None:
-        beta = beta[..., None]
     if kind == "renormalize":
-        if beta is not None:
-            beta = jnp.broadcast_to(beta, log_p.shape)
         loss = divergence_of_logits(divergence, log_q, log_p, beta)
     elif kind == "ignore":
         loss = jnp.sum(_forward_term(log_p, log_q), axis=-1)
     else:
+        beta = None if beta is None else beta[..., None]
         loss = _of_buckets(divergence, teacher, log_q, student_tail, beta, classes)
     return jnp.where(teacher.valid, loss, jnp.nan)
 

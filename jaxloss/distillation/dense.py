@@ -123,10 +123,10 @@ def distillation_loss(
         number = checks.scalar("temperature", temperature, dtype)
         shared = broadcast_to(examples.share(number, student), student)
         student, teacher = (divide_logits(x, shared) for x in (student, teacher))
+    student, teacher = (jnp.moveaxis(x, axis, -1) for x in (student, teacher))
     share = None
     if divergence == "jensen_shannon":
-        share = examples.share(beta_array(beta, dtype), student)
-        share = jnp.moveaxis(broadcast_to(share, student), axis, -1)
-    student, teacher = (jnp.moveaxis(x, axis, -1) for x in (student, teacher))
+        share = examples.tail.share(beta_array(beta, dtype), student[..., 0])
+        share = broadcast_to(share, student[..., 0])
     loss = divergence_of_logits(divergence, student, teacher, share, axis_name)
     return examples.tail.reduce(loss)

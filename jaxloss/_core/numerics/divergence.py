@@ -1,7 +1,7 @@
 """Terms of divergences, one class each, without cancellation where p and q agree.
 
 Each takes log p and log q, and what rounding took from them. A class that is impossible
-under both has no part in the sum.
+under both has no part in the sum. A rule returns a term and its slopes.
 """
 
 import math
@@ -58,8 +58,7 @@ _EXP_TAIL = {
 # KL(p|q) = Σ_j p_j log(p_j/q_j) has the terms p log(p/q) - p + q, none below 0: with
 # z = log(q/p),
 #     f = p (e^z - 1 - z),   df/dlog q = q - p = p (e^z - 1),   df/dlog p = -p z.
-@pointwise
-def kl_term(log_p: jax.Array, log_q: jax.Array, lost_p: jax.Array, lost_q: jax.Array):
+def kl_rule(log_p: jax.Array, log_q: jax.Array, lost_p: jax.Array, lost_q: jax.Array):
     p, q = jnp.exp(log_p) * (1 + lost_p), jnp.exp(log_q) * (1 + lost_q)
     absent = jnp.isneginf(log_p)
     z = jnp.where(absent, 0, difference_of_logs(log_q, log_p, lost_q - lost_p))
@@ -72,6 +71,9 @@ def kl_term(log_p: jax.Array, log_q: jax.Array, lost_p: jax.Array, lost_q: jax.A
     return value, (-p * z, by_q, jnp.zeros_like(p), jnp.zeros_like(q))
 
 
+kl_term = pointwise(kl_rule)
+
+
 # With m = beta p + (1 - beta) q,
 #     f = beta p log(p/m) + (1 - beta) q log(q/m)
 #       = beta (p log(p/m) - p + m) + (1 - beta) (q log(q/m) - q + m),
@@ -81,8 +83,7 @@ def kl_term(log_p: jax.Array, log_q: jax.Array, lost_p: jax.Array, lost_q: jax.A
 # Let h be the larger of p and q, with weight w, l the smaller, with weight v = 1 - w,
 # and u = log(h/l):
 #     log(m/h) = log(1 + v (e^-u - 1)),   log(m/l) = log(1 + w (e^u - 1)).
-@pointwise
-def jensen_shannon_term(log_p, log_q, lost_p, lost_q, beta):
+def jensen_shannon_rule(log_p, log_q, lost_p, lost_q, beta):
     p, q = jnp.exp(log_p) * (1 + lost_p), jnp.exp(log_q) * (1 + lost_q)
     gap = difference_of_logs(log_p, log_q, lost_p - lost_q)
     ahead = gap >= 0
@@ -111,6 +112,9 @@ def jensen_shannon_term(log_p, log_q, lost_p, lost_q, beta):
         jnp.zeros_like(q),
         jnp.where(ahead, term_high - term_low, term_low - term_high),
     )
+
+
+jensen_shannon_term = pointwise(jensen_shannon_rule)
 
 
 def difference_of_logs(
