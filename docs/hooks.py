@@ -13,7 +13,7 @@ import re
 from pathlib import Path
 
 import griffe
-from assets import gallery, notebooks, numerics, performance, planned
+from assets import gallery, notebooks, numerics, performance, planned, project
 from latex2mathml.converter import convert
 from mkdocs.structure.files import File
 from mkdocs.utils import get_relative_url
@@ -45,8 +45,8 @@ def on_config(config):
 
 
 def on_files(files, config):
-    """Adds the notebooks, and the pictures, each for light and for dark pages."""
-    made = pictures()
+    """Adds the notebooks, the project's texts, and the pictures, light and dark."""
+    made = pictures() | project.pages(Path(config.docs_dir).parent)
     for name in notebooks.names():
         made = made | notebooks.files(name)
     for path, content in made.items():
@@ -69,6 +69,7 @@ def pictures():
 def on_page_markdown(markdown, page, **_):
     """Puts what is made in the place of its marker; ranks pages for the search."""
     ranks = {"api/": 3, "coming-from/": 9, "notebooks/": 0.5}
+    ranks |= {f"{name.removesuffix('.md').lower()}/": 0.2 for name in project.FILES}
     for folder, boost in ranks.items():
         if page.url.startswith(folder):
             page.meta.setdefault("search", {"boost": boost})

@@ -76,7 +76,12 @@ def picture(name: str) -> tuple[str, str]:
         file = io.StringIO()
         figure.savefig(file, format="svg", transparent=True, metadata={"Date": None})
     light = re.sub(r' d="[^"]*"', shorter, file.getvalue())
-    return light, re.sub("|".join(DARK), lambda color: DARK[color[0]], light)
+    return light, dark(light)
+
+
+def dark(svg: str) -> str:
+    """The same picture for a dark page."""
+    return re.sub("|".join(DARK), lambda color: DARK[color[0]], svg)
 
 
 def shorter(path: re.Match[str]) -> str:

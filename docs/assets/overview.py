@@ -1,25 +1,22 @@
-"""Draws the README's picture: python docs/assets/overview.py [FOLDER]."""
+"""Draws the picture of the README and of the start page, light and dark.
 
+python docs/assets/overview.py [FOLDER]
+"""
+
+import io
 import sys
 from pathlib import Path
 
 import jax.numpy as jnp
 import matplotlib.pyplot as plt
 import optax
+from gallery import BLUE, GREEN, GREY, LOOK, ORANGE, PINK, dark
 
 import jaxloss as jl
 
-# Okabe and Ito's colours, apart for every kind of sight; dashes tell them apart too.
-BLUE, ORANGE, GREEN, PINK = "#0072B2", "#D55E00", "#009E73", "#CC79A7"
-GREY = "#555555"
-
-plt.rcParams |= {
-    "axes.spines.right": False,
-    "axes.spines.top": False,
-    "font.size": 10,
-    "legend.frameon": False,
-    "svg.hashsalt": "jaxloss",  # the same picture gives the same file
-}
+plt.rcParams |= LOOK
+plt.rcParams |= {"axes.titlesize": 12, "font.size": 10}
+plt.rcParams["svg.fonttype"] = "path"  # the same letters wherever the README is read
 figure, (shapes, digits) = plt.subplots(1, 2, figsize=(9, 3.4), layout="constrained")
 
 error = jnp.linspace(-3, 3, 91)
@@ -52,12 +49,17 @@ digits.semilogy(
 digits.axvline(gone, color=ORANGE, lw=1, ls=":")
 digits.text(gone + 0.5, 1e-3, "from here on\noptax gives 0", color=ORANGE)
 digits.set(
-    title="Cross entropy of a sure, right answer (float32)",
+    title="Cross entropy of a confident, correct prediction (float32)",
     xlabel="lead of the label's logit over two others",
     ylabel="loss (nats)",
 )
 digits.legend(loc="lower left", fontsize=9)
 
 folder = Path(sys.argv[1]) if sys.argv[1:] else Path(__file__).parent
-figure.savefig(folder / "overview.svg", metadata={"Date": None})
-print(folder / "overview.svg")
+file = io.StringIO()
+figure.savefig(file, format="svg", transparent=True, metadata={"Date": None})
+light = file.getvalue()
+for name, svg in (("overview", light), ("overview-dark", dark(light))):
+    path = folder / f"{name}.svg"
+    path.write_text(svg)
+    print(path)
