@@ -13,7 +13,7 @@ import re
 from pathlib import Path
 
 import griffe
-from assets import gallery, notebooks, numerics, performance, planned, project
+from assets import gallery, notebooks, numerics, performance, planned, project, reading
 from latex2mathml.converter import convert
 from mkdocs.structure.files import File
 from mkdocs.utils import get_relative_url
@@ -22,6 +22,8 @@ log = logging.getLogger("mkdocs.hooks.jaxloss")
 
 # The public names and the first lines of their docstrings, by the page they stand on.
 families: dict[str, dict[str, str]] = {}
+# The strings of each type that stands for a choice.
+choices: dict[str, list[str]] = {}
 
 
 def on_config(config):
@@ -29,6 +31,7 @@ def on_config(config):
     root = Path(config.docs_dir)
     package = griffe.load("jaxloss", search_paths=[root.parent])
     functions = {str(name): package[str(name)].final_target for name in package.exports}
+    choices.update(reading.choices(root.parent / "jaxloss"))
     families.clear()
     for page in next(item["Losses"] for item in config.nav if "Losses" in item):
         text = (root / page).read_text()
@@ -76,14 +79,22 @@ def on_page_markdown(markdown, page, **_):
     for marker, make in MARKERS.items():
         if marker in markdown:
             markdown = markdown.replace(marker, "\n".join(make()))
+    if page.url.startswith("api/"):  # the names of a long page stand at its head
+        title, rest = markdown.split("\n", 1)
+        summaries = families[title.removeprefix("# ")]
+        if len(summaries) > 1:
+            markdown = "\n".join([title, "", *index(summaries), "", rest])
     return markdown
 
 
 def list_of_losses():
     for title, summaries in families.items():
-        yield from (f"### {title}", "", "| Loss | Summary |", "| --- | --- |")
-        yield from (f"| `{name}` | {text} |" for name, text in summaries.items())
-        yield ""
+        yield from (f"## {title}", "", *index(summaries), "")
+
+
+def index(summaries):
+    yield from ("| Loss | Summary |", "| --- | --- |")
+    yield from (f"| `{name}` | {text} |" for name, text in summaries.items())
 
 
 def cards():
@@ -122,7 +133,23 @@ def on_page_content(content, page, **_):
     contents = r'<h2 id="jaxloss(?:\.\w+)+?\.(\w+)".*?<div class="doc doc-contents ">'
     content = re.sub(contents, lambda m: show(m, page), content, flags=re.DOTALL)
     content = content.replace(RETURNS, conventions(page) + RETURNS)
+    content = reading.spelled(content, choices)
+    content = reading.labelled(reading.copied(content))
+    if page.url == "coming-from/":  # the first cell of a row has another library's name
+        parts = re.split(r"(<tr>\s*<td.*?</td>)", content, flags=re.DOTALL)
+        parts[::2] = map(linked, parts[::2])
+        return "".join(parts)
+    return linked(content)
+
+
+def linked(content):
+    """The names of losses, each with a link to its description."""
     return re.sub(r"(?<=<code>)(\w+)(?=\(|</code>)", link, content)
+
+
+def on_post_page(output, **_):
+    """Last of all, so that the search knows no place of a line break."""
+    return reading.breakable(output)
 
 
 RETURNS = '<p><span class="doc-section-title">Returns:</span></p>'
@@ -160,7 +187,8 @@ def render(match, page):
     math = math.replace(r"\_", "_")  # in a text it is left as it is
     if "\\" in math or ">&<" in math:  # a command that it let through
         log.warning("%s: cannot convert the formula %s", page.url, latex)
-    return f'<{tag} class="formula">{space(math)}</{tag}>'
+    long = " long" if len(re.sub(r"<[^>]+>", "", html.unescape(math))) > 32 else ""
+    return f'<{tag} class="formula{long}">{space(math)}</{tag}>'
 
 
 def space(math):

@@ -43,7 +43,7 @@ def files(name: str) -> dict[str, str | bytes]:
                 file = f"{name}-{len(made)}.png"
                 made[f"notebooks/{file}"] = base64.b64decode(data["image/png"])
                 alt = cell["metadata"].get("alt", "Drawn by the code above.")
-                text.append(f"![{alt}]({file})")
+                text.append(f"![{alt}]({file}){{ .drawn }}")
             elif output.get("name") == "stdout":  # progress goes to stderr
                 printed += "".join(output["text"])
             else:

@@ -11,6 +11,7 @@ import importlib
 import importlib.util
 import math
 import os
+import re
 import warnings
 from typing import NamedTuple
 
@@ -256,16 +257,37 @@ def page():
     for library in LIBRARIES:
         if library not in here:
             yield f"{library} is not installed here, and nothing of it is shown."
+    given = {
+        case.title: {
+            library: (code, *answer(case, library, names))
+            for library in here
+            if (code := getattr(case, library))
+        }
+        for case in CASES
+    }
+    yield from ("", "## Summary", "", "✓ right, ✗ wrong; empty: without such a loss.")
+    yield from ("", f"| Case | {' | '.join(here)} |")
+    yield f"| --- |{' :-: |' * len(here)}"
+    for title, answers in given.items():
+        marks = ("✗✓"[answers[x][2]] if x in answers else "" for x in here)
+        yield f"| [{title}](#{anchor(title)}) | {' | '.join(marks)} |"
     for case in CASES:
         wanted = "none" if math.isnan(want(case)) else f"{want(case):.7g}"
-        yield from ("", f"## {case.title}", "", f"{case.why} Wanted: **{wanted}**.")
-        yield from ("", "| Library | Answer | | By |", "| --- | --- | --- | --- |")
-        for library in here:
-            if code := getattr(case, library):
-                given, right = answer(case, library, names)
-                judged = "right" if right else "**wrong**"
-                yield f"| {library} | {given} | {judged} | `{code}` |"
+        yield from ("", f"## {case.title} {{ #{anchor(case.title)} }}", "")
+        yield f"{case.why} Wanted: **{wanted}**."
+        yield from (
+            "",
+            "| Library | Answer | Verdict | By |",
+            "| --- | --- | --- | --- |",
+        )
+        for library, (code, shown, right) in given[case.title].items():
+            judged = "✓ right" if right else "**✗ wrong**"
+            yield f"| {library} | {shown} | {judged} | `{code}` |"
     yield ""
+
+
+def anchor(title: str) -> str:
+    return re.sub(r"[^a-z0-9]+", "-", title.lower()).strip("-")
 
 
 if __name__ == "__main__":

@@ -49,9 +49,9 @@ digits.semilogy(
 digits.axvline(gone, color=ORANGE, lw=1, ls=":")
 digits.text(gone + 0.5, 1e-3, "from here on\noptax gives 0", color=ORANGE)
 digits.set(
-    title="Cross entropy of a confident, correct prediction (float32)",
+    title="A confident, correct prediction (float32)",
     xlabel="lead of the label's logit over two others",
-    ylabel="loss (nats)",
+    ylabel="cross entropy (nats)",
 )
 digits.legend(loc="lower left", fontsize=9)
 

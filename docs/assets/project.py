@@ -1,4 +1,4 @@
-"""README, changelog and CONTRIBUTING as pages of the site, with links that lead there."""
+"""README, changelog and CONTRIBUTING as pages of the site."""
 
 import re
 from pathlib import Path
