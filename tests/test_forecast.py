@@ -79,6 +79,13 @@ def test_equal_members_share_their_ranks_and_a_hit_has_slope_zero():
     assert not any(np.any(s) for s in slopes)
 
 
+def test_members_of_few_values_have_the_ranks_of_all_pairs():
+    x = RNG.integers(0, 5, (40, 9)).astype(np.float32)
+    tilt = np.sign(x[:, :, None] - x[:, None]).sum(-1)
+    slope = jax.grad(lambda x: jl.crps_ensemble_loss(x, -1.0, reduction="sum"))(x)
+    np.testing.assert_allclose(slope, (8 - tilt) / 72, rtol=1e-6, atol=1e-8)
+
+
 def test_one_member_is_an_absolute_error_and_has_no_fairness():
     x, y = jnp.array([[1.0], [4.0]]), jnp.array([3.0, 2.0])
     plain = jl.crps_ensemble_loss(x, y, fairness=0.0)

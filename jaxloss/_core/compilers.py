@@ -127,8 +127,37 @@ def stored_exponential(gap: jax.Array, rounding: jax.Array) -> jax.Array:
     )
 
 
+def first_plus_last(ordered: jax.Array) -> jax.Array:
+    """The first place plus the last one of each number's equals, in a sorted last axis.
+
+    Places count from 0, in the dtype of the numbers. The shorter form adds a running
+    maximum and a running minimum, and stays so on TPU and GPU. XLA for CPU keeps both:
+    `crps_ensemble_loss` of 65,536 x 64 then needs 82.5 MiB, not 80. So there the
+    running minimum takes the sum, which grows from group to group, from the last of
+    each group. No derivative.
+    """
+    count, axis = ordered.shape[-1], ordered.ndim - 1
+    step = ordered[..., 1:] != ordered[..., :-1]
+    edge = jnp.ones_like(ordered[..., :1], dtype=bool)
+
+    def first(index):
+        starts = jnp.concatenate([edge, step], axis=-1)
+        return jax.lax.cummax(jnp.where(starts, index, 0), axis)
+
+    def at_last(x, largest):
+        ends = jnp.concatenate([step, edge], axis=-1)
+        return jax.lax.cummin(jnp.where(ends, x, largest), axis, reverse=True)
+
+    index = jax.lax.broadcasted_iota(ordered.dtype, ordered.shape, axis)
+    return jax.lax.platform_dependent(
+        index,
+        cpu=lambda index: at_last(first(index) + index, 2 * count),
+        default=lambda index: first(index) + at_last(index, count),
+    )
+
+
 def unsorted(ordered: jax.Array, place: jax.Array) -> jax.Array:
-    """Numbers along the last axis, each moved to its place, which no other has.
+    """Numbers along the last axis, none NaN, each moved to its place, one per place.
 
     The shorter form is a second sort, by `place`, and stays so on TPU, where a scatter
     moves one number after the other, and on an explicit mesh, where JAX 0.10 to 0.12
@@ -141,6 +170,10 @@ def unsorted(ordered: jax.Array, place: jax.Array) -> jax.Array:
         return jax.lax.sort((place, ordered), num_keys=1)[1]
 
     def scatter(ordered, place):
+        # XLA for CPU would compute the indices of the scatter, two per number, before
+        # the numbers: 16 MiB more for 65,536 x 64. No number is NaN.
+        place = jnp.where(jnp.isnan(ordered), 0, place)
+
         def one(row, index):
             empty = jnp.zeros_like(row)
             mode = "promise_in_bounds"

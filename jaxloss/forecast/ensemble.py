@@ -11,7 +11,7 @@ from jaxloss._core.arguments.checks import between
 from jaxloss._core.arguments.public import public
 from jaxloss._core.arguments.tail import Reduction
 from jaxloss._core.arguments.types import ArrayLike
-from jaxloss._core.compilers import unsorted
+from jaxloss._core.compilers import first_plus_last, unsorted
 from jaxloss._core.devices import broadcast_to, whole
 from jaxloss._core.numerics.exact import (
     direction,
@@ -134,11 +134,14 @@ def _crps_forward(x, y, f):
     infinity = jnp.full_like(own, jnp.inf)
     after = jnp.concatenate([ordered[..., 1:], infinity], axis=-1)
     before = jnp.concatenate([-infinity, ordered[..., :-1]], axis=-1)
-    # The length from each member up to its neighbour or y, and down to them.
-    up = _length(ordered, jnp.minimum(after, own), _part(position + 1, x, share))
+    # The length from each member to its neighbour or to y, whichever is nearer, on the
+    # side of y.
+    below = ordered < own
+    high = jnp.where(below, jnp.minimum(after, own), ordered)
+    low = jnp.where(below, ordered, jnp.maximum(before, own))
     count = x.shape[-1]
-    down = _length(jnp.maximum(before, own), ordered, _part(count - position, x, share))
-    value = jnp.sum(up + down, axis=-1)
+    part = _part(jnp.where(below, position + 1, count - position), x, share)
+    value = jnp.sum(_length(low, high, part), axis=-1)
     return value, (x, y, f, *map(stop_gradient, (ordered, place)))
 
 
@@ -186,15 +189,5 @@ _crps = analytic(_crps_forward, _crps_backward)
 
 def _tilt(ordered, place):
     """t_i of each member in the place that it had before the sort; no derivative."""
-    count = ordered.shape[-1]
-    index = jax.lax.broadcasted_iota(ordered.dtype, ordered.shape, ordered.ndim - 1)
-    step = ordered[..., 1:] != ordered[..., :-1]
-    edge = jnp.ones_like(ordered[..., :1], dtype=bool)
-    first = jnp.where(jnp.concatenate([edge, step], axis=-1), index, 0)
-    last = jnp.where(jnp.concatenate([step, edge], axis=-1), index, count - 1)
-    axis = ordered.ndim - 1
-    first = jax.lax.cummax(first, axis)
-    last = jax.lax.cummin(last, axis, reverse=True)
     # Of 0-based first and last ranks: 2 rank - M - 1 = first + last + 1 - M.
-    tilt = first + last + (1 - count)
-    return unsorted(tilt, place)
+    return unsorted(first_plus_last(ordered) + (1 - ordered.shape[-1]), place)
