@@ -1,6 +1,10 @@
-"""The losses of CLIP and SigLIP beside their full matrix of pairs in PyTorch."""
+"""The losses of pairs and of margins on angles beside PyTorch and its libraries.
+
+No extra installs PyTorch Metric Learning, which requires PyTorch: see CONTRIBUTING.
+"""
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -58,3 +62,56 @@ def test_siglip():
         )
 
     assert_same(loss, full, *towers(), np.float32(10), np.float32(-4))
+
+
+def unit_rows(x):
+    return x / jnp.linalg.norm(x, axis=1, keepdims=True)
+
+
+def metric_learning():
+    return pytest.importorskip("pytorch_metric_learning.losses")
+
+
+def test_supervised_contrast_by_pytorch_metric_learning():
+    """Its mean is over the anchors that have a positive; the last here has none."""
+    labels = np.append(np.arange(39) % 7, 9)
+    peer = metric_learning().SupConLoss(temperature=0.2)
+
+    def loss(x):
+        return jl.supervised_contrastive_loss(
+            unit_rows(x), labels, temperature=0.2, reduction="mean", chunk_size=16
+        )
+
+    assert_same(loss, lambda x: peer(x, torch.tensor(labels)), 3 * towers()[1])
+
+
+@pytest.mark.parametrize(
+    ("name", "margins", "options"),
+    [
+        # In degrees there. The last margin takes most angles beyond pi.
+        ("ArcFaceLoss", {"angular_margin": 0.5}, {"margin": np.rad2deg(0.5)}),
+        ("ArcFaceLoss", {"angular_margin": 2.0}, {"margin": np.rad2deg(2.0)}),
+        (
+            "CosFaceLoss",
+            {"angular_margin": 0.0, "cosine_margin": 0.35},
+            {"margin": 0.35},
+        ),
+    ],
+)
+def test_angular_margins_by_pytorch_metric_learning(name, margins, options):
+    labels = np.arange(40) % 7
+    peer = getattr(metric_learning(), name)(7, 6, scale=16, **options)
+    del peer.W  # a parameter, which no tensor may replace
+
+    def full(x, prototypes):
+        peer.W = prototypes.T
+        return peer(x, torch.tensor(labels))
+
+    def loss(x, prototypes):
+        return jl.arcface_loss(
+            x, prototypes, labels, scale=16.0, reduction="mean", chunk_size=16,
+            **margins,
+        )  # fmt: skip
+
+    x, y = towers()
+    assert_same(loss, full, 3 * x, y[:7] - 0.2)
