@@ -231,11 +231,39 @@ def towers(loss):
     return draw
 
 
-def of_angle(angle, margin):
-    """ArcFace at an angle from the label's prototype, at a right angle to another."""
-    x = jnp.stack([jnp.cos(angle), jnp.sin(angle), jnp.zeros_like(angle)])
-    prototypes = jnp.array([[1.0, 0.0, 0.0], [0.0, 0.0, 1.0]])
-    return jl.arcface_loss(x, prototypes, 0, angular_margin=margin, scale=4.0)
+def by_margin(*margins):
+    """Points of three classes and their prototypes: where ArcFace pulls each point."""
+    directions = jnp.array([0.3, 2.3, 4.4])
+    angles = (directions[:, None] + jnp.array([-0.6, 0.3, 0.8])).ravel()
+    labels = jnp.repeat(jnp.arange(3), 3)
+
+    def draw(figure):
+        points, prototypes = (
+            jnp.stack([jnp.cos(x), jnp.sin(x)], axis=-1) for x in (angles, directions)
+        )
+
+        @jax.jit
+        @jax.grad
+        def slope(x, margin):
+            return jl.arcface_loss(
+                x, prototypes, labels, angular_margin=margin, scale=3.0, reduction="sum"
+            )
+
+        circle = jnp.linspace(0, 2 * jnp.pi, 90)
+        panels = figure.subplots(1, len(margins))
+        for axes, margin in zip(panels, margins, strict=True):
+            axes.plot(jnp.cos(circle), jnp.sin(circle), color=GREY, lw=0.6)
+            way = -slope(points, margin)
+            axes.quiver(*points.T, *way.T, color=INK, width=0.012, scale=8)
+            for label, marker in enumerate("os^"):
+                color = LINES[label]["color"]
+                axes.plot(*(jnp.array([0, 0.9])[:, None] * prototypes[label]).T, color)
+                axes.plot(*points[labels == label].T, marker, color=color, ms=4)
+            axes.set(xlim=(-1.7, 1.7), ylim=(-1.7, 1.7), aspect="equal")
+            axes.set_title(f"margin {margin}")
+            axes.axis("off")
+
+    return draw
 
 
 def mask(loss):
@@ -1067,16 +1095,11 @@ EMBEDDING = {
         "together and push neighbours of another class away.",
     ),
     "arcface_loss": Card(
-        curves(
-            jnp.linspace(0, jnp.pi, 181),
-            of_angle,
-            "angle to the prototype",
-            "margin",
-            (0.0, 0.3, 0.6),
-        ),
-        "The loss over the angle to the label's prototype, at a right angle to another "
-        "class: a larger margin gives a larger loss, which grows up to the opposite "
-        "direction, with a jump where angle and margin exceed pi.",
+        by_margin(0.0, 0.5),
+        "Points of three classes on a circle, and a line to the prototype of each "
+        "class. Arrows pull the points along the circle towards their prototypes. "
+        "Without a margin they are short for points that are already nearest to their "
+        "own; with a margin of 0.5 these are pulled as well.",
     ),
     "barlow_twins_loss": Card(
         towers(lambda x, y: jl.barlow_twins_loss(x, y, off_diagonal_weight=0.3)),
