@@ -2,10 +2,15 @@
 
 import dataclasses
 import math
+from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax import lax
+
+from jaxloss._core.rule.batch import largest_of_batch
+from jaxloss._core.rule.varying import vary_as
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,6 +65,77 @@ def _permute(x, order):
 
 
 @dataclasses.dataclass(frozen=True)
+class KeptFirst:
+    """The rows to keep in chunks, as many as they fill; the other rows stay unread.
+
+    The arrays stay as they are: a chunk is read from and written to the places of its
+    rows.
+    """
+
+    rows: jax.Array  # those to keep first, and indices beyond the last row behind them
+    size: int
+    count: jax.Array  # of the rows to keep
+
+    @classmethod
+    def of(cls, keep: jax.Array, size: int) -> "KeptFirst":
+        beyond = jnp.arange(size, dtype=jnp.int32) + keep.shape[0]
+        order = jnp.argsort(~keep, stable=True).astype(jnp.int32)
+        count = largest_of_batch(jnp.sum(keep, dtype=jnp.int32))
+        return cls(jnp.concatenate([order, vary_as(beyond, keep)]), size, count)
+
+    def loop(self, body: Callable[[Any, jax.Array], Any], sofar: Any) -> Any:
+        """body(sofar, index), index [size] or smaller, until all rows are visited.
+
+        A chunk of `size` rows that would be filled to three quarters is worth its time;
+        of an eighth are those for the rest. A chunk costs some 36 rows' time more than
+        its rows (`default_rows`), and half a chunk is empty on average.
+        """
+        small = math.ceil(self.size / 8)
+        large = (self.count + self.size // 4) // self.size
+        done = large * self.size
+        left = (self.count - done + small - 1) // small
+
+        def visit(first, size):
+            def step(i, sofar):
+                return body(
+                    sofar, lax.dynamic_slice_in_dim(self.rows, first + i * size, size)
+                )
+
+            return step
+
+        sofar = lax.fori_loop(0, large, visit(0, self.size), sofar)
+        return lax.fori_loop(0, left, visit(done, small), sofar)
+
+    def at(self, tree: Any, index: jax.Array) -> Any:
+        """The rows of each array; an index beyond the last row takes that one again."""
+        last = self.rows.size - self.size - 1
+        index = jnp.minimum(index, last)
+        return jax.tree.map(
+            lambda x: jnp.asarray(x).at[index].get(mode="promise_in_bounds"), tree
+        )
+
+    def zeros(self, tree: Any) -> Any:
+        """Arrays for all rows, and for the indices beyond, given those of a chunk."""
+        rows = self.rows.size
+        return jax.tree.map(lambda x: jnp.zeros((rows, *x.shape[1:]), x.dtype), tree)
+
+    def put(self, tree: Any, index: jax.Array, chunk: Any) -> Any:
+        """The arrays of `zeros` with these rows."""
+        return jax.tree.map(
+            lambda x, part: x.at[index].set(
+                part, unique_indices=True, mode="promise_in_bounds"
+            ),
+            tree,
+            chunk,
+        )
+
+    def without_beyond(self, tree: Any) -> Any:
+        """The arrays of `zeros` without the rows beyond the last."""
+        last = self.rows.size - self.size
+        return jax.tree.map(lambda x: x[:last], tree)
+
+
+@dataclasses.dataclass(frozen=True)
 class Fold:
     """Rows in chunks that are cut out where they are used: [N, ...] as [size, count].
 
@@ -99,13 +175,13 @@ class Fold:
     def at(self, tree: Any, index: jax.Array | int) -> Any:
         """One chunk of each array, [size, ...]."""
         return jax.tree.map(
-            lambda x: jax.lax.dynamic_index_in_dim(x, index, 1, keepdims=False), tree
+            lambda x: lax.dynamic_index_in_dim(x, index, 1, keepdims=False), tree
         )
 
     def put(self, tree: Any, index: jax.Array | int, chunk: Any) -> Any:
         """The arrays with another chunk."""
         return jax.tree.map(
-            lambda x, part: jax.lax.dynamic_update_index_in_dim(x, part, index, 1),
+            lambda x, part: lax.dynamic_update_index_in_dim(x, part, index, 1),
             tree,
             chunk,
         )

@@ -15,8 +15,9 @@ import jax.numpy as jnp
 from jax import lax
 
 from jaxloss._core.devices import automatic_devices
+from jaxloss._core.numerics.exact import with_derivative_of
 from jaxloss._core.rule.varying import vary_alike, vary_as
-from jaxloss._core.sweeps.layout import Layout
+from jaxloss._core.sweeps.layout import KeptFirst, Layout
 from jaxloss._core.sweeps.operands import (
     Operands,
     Options,
@@ -45,6 +46,9 @@ class Rows:
             x = self.products.logits(chunk.hidden, chunk.kernel)
             return sofar, self.apply(rest)(x, chunk.own, chunk.shared)
 
+        # `linear` tells JAX the derivative of the values.
+        if self.skips(operands, rest):
+            return self.visit_kept(step, None, operands, rest)[1]
         return self.scan(step, None, operands, rest)[1]
 
     def push(self, operands: Operands, rest: Any, along: Operands) -> Any:
@@ -102,7 +106,13 @@ class Rows:
                 where_moving(moving.shared, operands.shared),
             ),
         )
-        sums, (value, hidden, own) = self.scan(step, start, operands, rest, cotangent)
+        arrays = operands, rest, cotangent
+        found = self.scan(step, start, *arrays)
+        if self.skips(operands, rest):
+            # A loop whose count is known at run time has no derivative of its own.
+            kept = self.visit_kept(step, start, *lax.stop_gradient(arrays))
+            found = jax.tree.map(with_derivative_of, kept, found)
+        sums, (value, hidden, own) = found
         return value, Operands(hidden, sums[0], own, sums[1])
 
     def exchanged(self, operands):
@@ -121,6 +131,42 @@ class Rows:
         """The rule as a function of what is real."""
         given = *rest, self.options.axis_name
         return lambda x, own, shared: self.rule(x, own, shared, *given)
+
+    def skips(self, operands, rest):
+        """Whether `visit_kept` saves work.
+
+        Not where rows lie on devices that XLA chose: they would cross the network.
+        """
+        _, keep = rest
+        several = Layout.of(operands.rows, self.largest, None).count > 1
+        alone = automatic_devices(operands.first[0]) == 1
+        return keep is not None and several and alone
+
+    def visit_kept(self, step, start, operands, rest, more=None):
+        """What `scan` gives, in the time of the rows to keep; without a derivative.
+
+        In chunks as large as those of `scan`, and in smaller ones for what is left.
+        """
+        rows, (fixed, keep) = operands.rows, rest
+        size = Layout.of(rows, self.largest, None).size
+        order = KeptFirst.of(keep, size)
+        arrays = operands.hidden, operands.own, (fixed, keep), more
+
+        def visit(sums, index):
+            hidden, own, (fixed, keep), more = order.at(arrays, index)
+            here = Operands(hidden, operands.kernel, own, operands.shared)
+            return step(sums, here, (fixed, keep & (index < rows)), more)
+
+        def body(sofar, index):
+            sums, whole = sofar
+            sums, part = visit(sums, index)
+            return sums, order.put(whole, index, part)
+
+        index = order.rows[:size]
+        sofar = start, order.zeros(jax.eval_shape(visit, start, index)[1])
+        sofar = jax.tree.map(vary_as, sofar, jax.eval_shape(body, sofar, index))
+        sums, whole = order.loop(body, sofar)
+        return sums, order.without_beyond(whole)
 
     def scan(self, step, start, operands, rest, more=None):
         """Runs `step` over the chunks, but for those without a row to keep.
