@@ -15,10 +15,9 @@ from jaxloss._core.compilers import (
 )
 from jaxloss._core.devices import sum_over_devices
 from jaxloss._core.numerics.exact import difference_from_own, with_derivative_of
-from jaxloss._core.numerics.functions import accurate_expm1
 from jaxloss._core.rule.analytic import analytic
 from jaxloss._core.rule.varying import vary_as
-from jaxloss._core.softmax import Axes, maximum, softmax, surprisals
+from jaxloss._core.softmax import Axes, maximum, softmax
 
 
 # e^{x_j - m} and r, their sum without one class at the maximum m, which keeps its
@@ -130,24 +129,49 @@ def soft_cross_entropy(
     )
 
 
-# Σ_j v_j (1 - p_j) with 1 - p_j = -expm1(log p_j). As d p_j = -p_j d surprisal_j, its
-# slope by the logits is that of the cross entropy with the labels v p.
-def _miss_forward(logits, scale, *, axis):
-    miss = -accurate_expm1(-surprisals(logits, axis=axis))
-    return jnp.sum(scale * miss, axis=axis), (logits, scale)
+# Σ_j v_j (1 - p_j), with e_j, m and r as above and 1 - p_j = (r + (1 - e_j)) / (1 + r):
+#     loss = (V r + Σ_j v_j (1 - e_j)) / (1 + r),   V = Σ_j v_j,
+#     d loss / d x_j = p_j (h - v_j),   h = Σ_k v_k p_k, and at a dominant class
+#                    = (Σ_{k != j} v_k e_k - v_j r) / (1 + r)²,
+# which has its digits as p_j -> 1. The sum of the v at the maximum and two over the
+# rest, of v and of v e, give all of these without a difference that loses digits: where
+# e_j is near 1, and 1 - e_j is not known well, r is not small. They are a part of the
+# pass that makes r; with one sum more, XLA for GPU would take two passes.
+def _miss_forward(logits, scale, top, *, axis):
+    e = _exponentials(logits, jnp.expand_dims(top, axis))
+    rest = _sum_of_rest(e, axis, None)
+
+    first = jnp.floor(e)  # 1 at a maximum
+    at_top, others, below = (
+        jnp.sum(scale * x, axis=axis, keepdims=True)
+        for x in (first, 1 - first, e - first)
+    )
+    value = (rest * (at_top + others) + (others - below)) / (1 + rest)
+    return jnp.squeeze(value, axis), (logits, scale, top, rest, at_top, below)
 
 
 def _miss_backward(residuals, cotangent, *, axis):
-    logits, scale = residuals
+    logits, scale, top, rest, at_top, below = residuals
     cotangent = jnp.expand_dims(cotangent, axis)
-    top = jnp.expand_dims(maximum(logits, axis), axis)
-    surprise = surprisals(logits, axis=axis)
+    top = jnp.expand_dims(recomputed(top), axis)
+    e = _exponentials(logits, top)
+    share = 1 / (1 + rest)
+    dominant = (below - scale * rest) * (share * share)
+    slope = (e * share) * ((below + at_top) * share - scale)
+    slope = jnp.where((e == 1) & _dominant(rest), dominant, slope)
+    alike = _miss_slope(logits, scale, top, axis)
+    slope = with_derivative_of(stop_gradient(slope), alike)
+    return cotangent * slope, cotangent * ((rest + (1 - e)) * share), None
+
+
+# As d p_j = -p_j d surprisal_j, the slope by the logits is also that of the cross
+# entropy with the labels v p. Its derivatives have more digits.
+def _miss_slope(logits, scale, top, axis):
     labels = scale * softmax(logits, axis)
     mass = jnp.sum(labels, axis=axis, keepdims=True)
     rest = _sum_of_rest(_exponentials(logits, top), axis, None)
     others = _sum_below(logits, labels, top, rest, mass != 0, axis, None)
-    slope = _soft_slope(logits, labels, top, rest, mass, others)
-    return cotangent * slope, cotangent * -accurate_expm1(-surprise)
+    return _soft_slope(logits, labels, top, rest, mass, others)
 
 
 _weighted_miss = analytic(_miss_forward, _miss_backward)
@@ -155,4 +179,5 @@ _weighted_miss = analytic(_miss_forward, _miss_backward)
 
 def weighted_miss(logits: jax.Array, scale: jax.Array, *, axis: Axes) -> jax.Array:
     """Σ scale · (1 - softmax(logits)) over `axis`, of arrays of one shape and dtype."""
-    return _weighted_miss(logits, scale, axis=axis)
+    top = maximum(logits, axis).astype(scale.dtype)
+    return _weighted_miss(logits, scale, top, axis=axis)
