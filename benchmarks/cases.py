@@ -146,6 +146,34 @@ def _sparse_forward_kl(logits, ids, log_p):
     return jnp.mean(known + p * (jnp.log(p) - jnp.log(q)))
 
 
+# Two last layers with the classes of one vocabulary, the teacher's twice as wide.
+def _two_layers(rng, shrink):
+    n, classes = max(2048 // shrink, 2), max(50304 // shrink, 8)
+
+    def layer(features):
+        kernel = _normal(rng, features, classes) / features**0.5
+        return _normal(rng, n, features), kernel
+
+    return *layer(512), *layer(1024)
+
+
+def _full_distillation(hidden, kernel, teacher_hidden, teacher_kernel):
+    return _forward_kl(hidden @ kernel, teacher_hidden @ teacher_kernel)
+
+
+def _known_of_a_layer(rng, shrink):
+    hidden, kernel, *_ = _two_layers(rng, shrink)
+    teacher = _normal(rng, len(hidden), kernel.shape[1])
+    ids = np.argsort(-teacher, axis=-1)[:, :16].astype(np.int32)
+    share = np.exp(np.take_along_axis(teacher, ids, -1))
+    log_p = np.log(share / (2 * share.sum(-1, keepdims=True)))
+    return hidden, kernel, ids, log_p
+
+
+def _full_sparse_distillation(hidden, kernel, ids, log_p):
+    return _sparse_forward_kl(hidden @ kernel, ids, log_p)
+
+
 def _embeddings(rng, shrink):
     n = 4096 // shrink
     return _normal(rng, n, 128), np.repeat(np.arange(n // 2, dtype=np.int32), 2)
@@ -600,6 +628,20 @@ ROWS = [
         _known_classes,
         ours(jl.sparse_distillation_loss),
         more={"jax by differences": _sparse_forward_kl},
+    ),
+    Row(
+        "linear distillation 2048 x 512 x 50304, teacher 1024",
+        _two_layers,
+        ours(jl.linear_distillation_loss),
+        optax=_full_distillation,
+        wrt=(0, 1),
+    ),
+    Row(
+        "linear sparse distillation 2048 x 512 x 50304, 16 known",
+        _known_of_a_layer,
+        ours(jl.linear_sparse_distillation_loss),
+        more={"jax by differences": _full_sparse_distillation},
+        wrt=(0, 1),
     ),
     Row(
         "ntxent 4096 x 128",

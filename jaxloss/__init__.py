@@ -40,6 +40,10 @@ from jaxloss.contrast.siglip import siglip_loss
 from jaxloss.contrast.supervised import supervised_contrastive_loss
 from jaxloss.custom import make_loss
 from jaxloss.distillation.dense import distillation_loss
+from jaxloss.distillation.linear import (
+    linear_distillation_loss,
+    linear_sparse_distillation_loss,
+)
 from jaxloss.distillation.sparse import sparse_distillation_loss
 from jaxloss.divergence.jensen_shannon import jensen_shannon_divergence
 from jaxloss.divergence.relative_entropy import (
@@ -188,6 +192,8 @@ __all__ = [
     "wasserstein_distance",
     # distillation
     "distillation_loss",
+    "linear_distillation_loss",
+    "linear_sparse_distillation_loss",
     "sparse_distillation_loss",
     # embedding
     "circle_loss",

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from common import assert_close
 
 import jaxloss as jl
 from jaxloss._core import compilers, soft_labels
@@ -58,7 +59,7 @@ FORMS = [
     (
         _divergences,
         "in_pieces",
-        lambda function, *arrays: function(*arrays),
+        lambda function, *arrays, axis_name: function(*arrays),
         mean_of(jl.distillation_loss),
         (floats(512, 1 << 14), floats(512, 1 << 14)),
     ),
@@ -298,3 +299,44 @@ def test_triplets_on_a_tpu_have_their_distance(monkeypatch):
     jax.clear_caches()
     np.testing.assert_allclose(value, distance, rtol=4 * 2**-23)
     np.testing.assert_allclose(slope, gap / distance[:, None], rtol=6 * 2**-23)
+
+
+def known_classes(logits, log_probs):
+    ids = jnp.tile(jnp.array([[4, 0, 2]]), (len(logits), 1))
+    return jl.sparse_distillation_loss(logits, ids, log_probs)
+
+
+@on_cpu
+@pytest.mark.parametrize(
+    ("loss", "classes"), [(jl.distillation_loss, 6), (known_classes, 3)]
+)
+def test_rows_in_pieces_give_what_all_rows_give(monkeypatch, loss, classes):
+    """Two rows a piece of thirteen, so that the last piece repeats a row."""
+    rng = np.random.default_rng(0)
+    logits = jnp.float32(rng.normal(size=(13, 6)))
+    teacher = jnp.log(jnp.float32(rng.dirichlet(np.ones(classes + 1), 13)[:, :classes]))
+    line = jnp.cos(jnp.arange(13 * 6, dtype=jnp.float32)).reshape(13, 6)
+    weights = 1 + jnp.arange(13, dtype=jnp.float32)
+
+    def program():
+        def total(logits, teacher):
+            return jnp.sum(weights * loss(logits, teacher))
+
+        gradient = jax.grad(total, (0, 1))
+        return {
+            "value": loss(logits, teacher),
+            "gradient": gradient(logits, teacher),
+            "tangent": jax.jvp(lambda x: loss(x, teacher), (logits,), (line,)),
+            "second": jax.jvp(lambda x: gradient(x, teacher), (logits,), (line,)),
+        }
+
+    def measured():
+        jax.clear_caches()
+        lowered = jax.jit(program).lower()
+        return lowered.as_text().count("stablehlo.while"), lowered.compile()()
+
+    loops, whole = measured()
+    monkeypatch.setattr(compilers, "_PIECE", 12)
+    more_loops, pieces = measured()
+    assert (loops, more_loops > 0) == (0, True)
+    assert_close(pieces, whole, 1e-6)

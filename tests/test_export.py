@@ -15,7 +15,9 @@ pytestmark = [pytest.mark.usefixtures("device"), pytest.mark.any_program]
 # The rows are cut into chunks, whose number has to be known when the loss is traced.
 IN_CHUNKS = {
     "linear_cross_entropy",
+    "linear_distillation_loss",
     "linear_log_probs",
+    "linear_sparse_distillation_loss",
     "linear_statistics",
     "adaptive_softmax_cross_entropy",
     "adaptive_softmax_predict",
@@ -115,7 +117,13 @@ def test_rows_in_chunks_need_a_number(name):
     parameters = jl.init_adaptive_softmax(jax.random.key(0), 3, 5, [2], div_value=1.0)
     calls = {
         "linear_cross_entropy": lambda h, y: jl.linear_cross_entropy(h, kernel, y),
+        "linear_distillation_loss": lambda h, _: jl.linear_distillation_loss(
+            h, kernel, h, kernel
+        ),
         "linear_log_probs": lambda h, y: jl.linear_log_probs(h, kernel, y),
+        "linear_sparse_distillation_loss": lambda h, y: (
+            jl.linear_sparse_distillation_loss(h, kernel, y[:, None], -y[:, None])
+        ),
         "linear_statistics": lambda h, y: jl.linear_statistics(h, kernel, y),
         "adaptive_softmax_cross_entropy": lambda h, y: (
             jl.adaptive_softmax_cross_entropy(h, y, parameters, [2])

@@ -81,6 +81,18 @@ def timed_inputs() -> dict[str, tuple[Any, ...]]:
         "linear 4096 x 512 x 50304": linear,
         "linear 4096 x 512 x 50304, half ignored": linear,
         "adaptive softmax 4096 x 512 x 50304": (*linear[:2], parameters, linear[2]),
+        "linear distillation 2048 x 512 x 50304, teacher 1024": (
+            real(2048, 512),
+            real(512, 50304),
+            real(2048, 1024),
+            real(1024, 50304),
+        ),
+        "linear sparse distillation 2048 x 512 x 50304, 16 known": (
+            real(2048, 512),
+            real(512, 50304),
+            integer(2048, 16),
+            real(2048, 16),
+        ),
         "dense labels 65536 x 1000": soft,
         "distillation 16384 x 4096": (real(16384, 4096),) * 2,
         "sparse distillation 16384 x 4096, 16 known": (

@@ -389,12 +389,12 @@ def outline(axes, box, **options):
     axes.plot([x1, x2, x2, x1, x1], [y1, y1, y2, y2, y1], **options)
 
 
-def memory(of, in_full):
+def memory(of, in_full, layers=1):
     """What 8192 examples of 256 features take beside them, forward and backward."""
     sizes = 2 ** jnp.arange(13, 19, 2)
 
     def gibibytes(loss, classes):
-        shapes = (8192, 256), (256, int(classes))
+        shapes = ((8192, 256), (256, int(classes))) * layers
         real = [jax.ShapeDtypeStruct(shape, jnp.float32) for shape in shapes]
         labels = jax.ShapeDtypeStruct((8192,), jnp.int32)
         step = jax.jit(jax.value_and_grad(loss, argnums=(0, 1)))
@@ -460,6 +460,26 @@ def sum_of_linear_log_probs(hidden, kernel, labels):
 def sum_of_statistics(hidden, kernel, labels):
     found = jl.linear_statistics(hidden, kernel, labels)
     return jnp.sum(found.log_probs + found.entropies)
+
+
+def mean_of_two_layers(*arrays):
+    *layers, _ = arrays
+    return jl.linear_distillation_loss(*layers, reduction="mean")
+
+
+def mean_of_their_logits(hidden, kernel, teacher_hidden, teacher_kernel, _):
+    logits, teacher = hidden @ kernel, teacher_hidden @ teacher_kernel
+    return jl.distillation_loss(logits, teacher, reduction="mean")
+
+
+def mean_of_known_class(hidden, kernel, labels):
+    known = labels[:, None], jnp.full((len(labels), 1), -0.5)
+    return jl.linear_sparse_distillation_loss(hidden, kernel, *known, reduction="mean")
+
+
+def mean_of_known_class_in_full(hidden, kernel, labels):
+    known = labels[:, None], jnp.full((len(labels), 1), -0.5)
+    return jl.sparse_distillation_loss(hidden @ kernel, *known, reduction="mean")
 
 
 def sum_of_log_probs(hidden, kernel, labels):
@@ -1074,12 +1094,23 @@ DIVERGENCE = {
     ),
 }
 
+FLAT = (
+    "Temporary memory over the number of classes, from 8192 to 131,072: with full "
+    "logits it grows to gibibytes, and in chunks, as here, it stays far below."
+)
+
 DISTILLATION = {
     "distillation_loss": Card(
         of_kinds(jl.distillation_loss),
         "The divergence of a student's coin from its teacher's, 0 where both logits "
         "are 1: forward and reverse divergence rise without bound on one side each, "
         "and Jensen-Shannon stays low on both.",
+    ),
+    "linear_distillation_loss": Card(
+        memory(mean_of_two_layers, mean_of_their_logits, layers=2), FLAT
+    ),
+    "linear_sparse_distillation_loss": Card(
+        memory(mean_of_known_class, mean_of_known_class_in_full), FLAT
     ),
     "sparse_distillation_loss": Card(
         of_kinds(from_one_class),
@@ -1326,10 +1357,6 @@ BOXES = {
     ),
 }
 
-FLAT = (
-    "Temporary memory over the number of classes, from 8192 to 131,072: with full "
-    "logits it grows to gibibytes, and in chunks, as here, it stays far below."
-)
 VOCABULARY = {
     "adaptive_softmax_cross_entropy": Card(
         of_clusters(pull_to_class),

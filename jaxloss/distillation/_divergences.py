@@ -10,7 +10,7 @@ import jax.numpy as jnp
 
 from jaxloss._core.arguments import checks
 from jaxloss._core.compilers import in_pieces
-from jaxloss._core.devices import sum_over_devices
+from jaxloss._core.devices import broadcast_batch, broadcast_to, sum_over_devices
 from jaxloss._core.numerics.divergence import (
     jensen_shannon_rule,
     jensen_shannon_term,
@@ -19,7 +19,7 @@ from jaxloss._core.numerics.divergence import (
     shift_of_ratio,
 )
 from jaxloss._core.numerics.probability import LogSoftmax, log_softmax
-from jaxloss._core.rule.analytic import analytic
+from jaxloss._core.rule.analytic import pointwise
 
 Divergence = Literal["forward_kl", "reverse_kl", "jensen_shannon"]
 
@@ -38,6 +38,11 @@ def beta_array(beta, dtype):
     return checks.scalar("beta", 0.5 if beta is None else beta, dtype)
 
 
+def one_per_example(x: jax.Array, logits: jax.Array) -> jax.Array:
+    """Broadcasts to the batch [...] of logits [..., C], and to its placement."""
+    return broadcast_batch(x, logits, logits.ndim - 1, ())
+
+
 def divergence_of_logits(
     divergence: Divergence,
     student: jax.Array,
@@ -50,7 +55,7 @@ def divergence_of_logits(
     `beta` [...] is for "jensen_shannon", and None for the others.
     """
     if beta is None:
-        beta = jnp.zeros_like(student[..., 0])
+        beta = one_per_example(jnp.zeros((), student.dtype), student)
     return _of_logits(
         student, teacher, beta, divergence=divergence, axis_name=axis_name
     )
@@ -61,11 +66,10 @@ def divergence_of_logits(
 # by the student's logits x, and likewise by the teacher's. The slopes add up to 0: that
 # of a class with more than half of the probability, where the two terms nearly cancel,
 # is minus the sum of the others. A class without probability has a fixed logit.
-def _forward(student, teacher, beta, *, divergence, axis_name):
+@pointwise
+def _of_logits(student, teacher, beta, *, divergence, axis_name):
     of_rows = functools.partial(_value_and_slopes, divergence, axis_name)
-    if axis_name is None:
-        return in_pieces(of_rows, student, teacher, beta)
-    return of_rows(student, teacher, beta)
+    return in_pieces(of_rows, student, teacher, beta, axis_name=axis_name)
 
 
 def _value_and_slopes(divergence, axis_name, student, teacher, beta):
@@ -89,7 +93,7 @@ def _value_and_slopes(divergence, axis_name, student, teacher, beta):
     elif divergence == "reverse_kl":
         terms, (by_q, by_p, *_) = kl_rule(q.log_p, p.log_p, q.lost, p.lost)
     else:
-        each = jnp.broadcast_to(beta[..., None], p.log_p.shape)
+        each = broadcast_to(beta[..., None], p.log_p)
         terms, (by_p, by_q, *_, by_beta) = jensen_shannon_rule(
             p.log_p, q.log_p, p.lost, q.lost, each
         )
@@ -98,14 +102,6 @@ def _value_and_slopes(divergence, axis_name, student, teacher, beta):
     of_student = slope(by_q, q, divergence == "forward_kl")
     of_teacher = slope(by_p, p, divergence == "reverse_kl")
     return total(terms)[..., 0], (of_student, of_teacher, by_beta)
-
-
-def _backward(slopes, cotangent, **_):
-    *by_logits, by_beta = slopes
-    return *(cotangent[..., None] * s for s in by_logits), cotangent * by_beta
-
-
-_of_logits = analytic(_forward, _backward)
 
 
 def divergence_terms(

@@ -9,10 +9,12 @@ import jax.numpy as jnp
 from jax.lax import stop_gradient
 
 from jaxloss._core.arguments import checks
+from jaxloss._core.devices import class_count
 from jaxloss._core.numerics.divergence import difference_of_logs
 from jaxloss._core.numerics.probability import LogSoftmax, gaps
 from jaxloss._core.rule.analytic import pointwise
-from jaxloss._core.statistics import log_normalizer
+from jaxloss._core.rule.by_rows import by_rows
+from jaxloss._core.statistics import log_normalizer, statistics
 from jaxloss.distillation._divergences import (
     Divergence,
     check_divergence,
@@ -112,14 +114,28 @@ def without_classes(teacher: Teacher, there: jax.Array) -> Teacher:
 def sparse_divergence(
     divergence: Divergence,
     kind: TailKind,
+    logits: jax.Array,
     teacher: Teacher,
-    log_q: jax.Array,
-    student_tail: jax.Array,
     beta: jax.Array | None,
-    classes: int,
     keep: jax.Array | None,
+    axis_name: str | None,
 ) -> jax.Array:
-    """The loss [...] of a student's log-probabilities [..., K] and log tail [...]."""
+    """The loss [...] of a student's logits [..., C] in the dtype to compute in.
+
+    `beta` [...] is for "jensen_shannon"; `keep` [...] is False in excluded examples.
+    """
+    classes = class_count(logits, (logits.ndim - 1,), axis_name)
+
+    def of_rows(inputs):
+        logits, teacher, beta, keep = inputs
+        log_q, _, _, rest = statistics(logits, teacher.ids, teacher.counted, axis_name)
+        return _of_known(divergence, kind, teacher, log_q, rest, beta, classes, keep)
+
+    return by_rows(of_rows, (logits, teacher, beta, keep), axis_name)
+
+
+def _of_known(divergence, kind, teacher, log_q, student_tail, beta, classes, keep):
+    """The loss of a student's log-probabilities [..., K] and log tail [...]."""
     log_p = teacher.log_probs
     log_q = jnp.where(teacher.counted, log_q, -jnp.inf)
     if keep is not None:  # numbers that harm no formula

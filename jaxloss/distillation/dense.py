@@ -18,6 +18,7 @@ from jaxloss.distillation._divergences import (
     beta_array,
     check_divergence,
     divergence_of_logits,
+    one_per_example,
 )
 
 
@@ -126,7 +127,7 @@ def distillation_loss(
     student, teacher = (jnp.moveaxis(x, axis, -1) for x in (student, teacher))
     share = None
     if divergence == "jensen_shannon":
-        share = examples.tail.share(beta_array(beta, dtype), student[..., 0])
-        share = broadcast_to(share, student[..., 0])
+        share = one_per_example(beta_array(beta, dtype), student)
+        share = examples.tail.guard(share)
     loss = divergence_of_logits(divergence, student, teacher, share, axis_name)
     return examples.tail.reduce(loss)

@@ -13,8 +13,12 @@ from jaxloss._core.arguments.tail import Reduction
 from jaxloss._core.arguments.types import ArrayLike
 from jaxloss._core.devices import broadcast_to, check_split, class_count
 from jaxloss._core.softmax import divide_logits
-from jaxloss._core.statistics import pick_several, statistics
-from jaxloss.distillation._divergences import Divergence, beta_array
+from jaxloss._core.statistics import pick_several
+from jaxloss.distillation._divergences import (
+    Divergence,
+    beta_array,
+    one_per_example,
+)
 from jaxloss.distillation._sparse import (
     TailKind,
     check_kinds,
@@ -141,10 +145,6 @@ def sparse_distillation_loss(
     x = jnp.moveaxis(x, axis, -1)
     share = None
     if divergence == "jensen_shannon":
-        share = beta_array(beta, dtype)
-        share = jnp.broadcast_to(examples.tail.share(share, x[..., 0]), batch)
-    log_q, _, _, rest = statistics(x, teacher.ids, teacher.counted, axis_name)
-    loss = sparse_divergence(
-        divergence, tail, teacher, log_q, rest, share, classes, keep
-    )
+        share = examples.tail.guard(one_per_example(beta_array(beta, dtype), x))
+    loss = sparse_divergence(divergence, tail, x, teacher, share, keep, axis_name)
     return examples.tail.reduce(loss)

@@ -5,6 +5,7 @@ import math
 import numpy as np
 
 import jaxloss as jl
+from cases import vocabulary
 from cases.case import Case
 from cases.divergence import (
     LOGITS,
@@ -95,6 +96,80 @@ SPARSE = {
     "invalid": {"teacher_ids": (-1, 5)},
 }
 
+
+def linear(
+    hidden,
+    kernel,
+    teacher_hidden,
+    teacher_kernel,
+    bias=0.0,
+    teacher_bias=0.0,
+    logit_softcap=math.inf,
+    teacher_logit_softcap=math.inf,
+    chunk_size=None,
+    precision=None,
+    **options,
+):
+    student = vocabulary.logits(hidden, kernel, bias, logit_softcap)
+    teacher = vocabulary.logits(
+        teacher_hidden, teacher_kernel, teacher_bias, teacher_logit_softcap
+    )
+    return distillation(student, teacher, **options)
+
+
+def linear_sparse(
+    hidden,
+    kernel,
+    teacher_ids,
+    teacher_log_probs,
+    bias=0.0,
+    logit_softcap=math.inf,
+    chunk_size=None,
+    precision=None,
+    **options,
+):
+    student = vocabulary.logits(hidden, kernel, bias, logit_softcap)
+    return sparse(student, teacher_ids, teacher_log_probs, **options)
+
+
+TEACHER_HIDDEN = np.array(
+    [
+        [0.4, -1.1, 0.9, 0.3],
+        [-0.2, 0.7, 1.6, -1.3],
+        [1.2, 0.1, -0.8, 0.5],
+        [-1.7, 0.6, 0.2, 1.4],
+        [0.03, -0.01, 0.02, 0.04],  # nearly uniform
+        [0.9, -0.4, -1.5, 0.8],
+    ]
+)
+TEACHER_KERNEL = np.array(
+    [
+        [0.7, -0.3, 0.5, -0.9, 0.2],
+        [-0.6, 0.8, 0.1, 0.4, -0.5],
+        [0.3, 0.9, -0.7, -0.2, 0.6],
+        [-0.4, 0.2, 0.8, 0.5, -1.0],
+    ]
+)
+TEACHER_BIAS = np.array([-0.2, 0.1, 0.3, -0.4, 0.05])
+LINEAR = {
+    "core": {"hidden": 1, "teacher_hidden": 1},
+    "domain": {
+        **DOMAIN,
+        "logit_softcap": (1e-3, math.inf),
+        "teacher_logit_softcap": (1e-3, math.inf),
+    },
+}
+FEATURES = {"hidden": vocabulary.HIDDEN, "teacher_hidden": TEACHER_HIDDEN}
+KERNELS = {"kernel": vocabulary.KERNEL, "teacher_kernel": TEACHER_KERNEL}
+LINEAR_SPARSE = {
+    **SPARSE,
+    "core": {"hidden": 1, "teacher_ids": 1, "teacher_log_probs": 1},
+    "domain": {**SPARSE["domain"], "logit_softcap": (1e-3, math.inf)},
+}
+LINEAR_KNOWN = {
+    "hidden": vocabulary.HIDDEN, "teacher_ids": IDS, "teacher_log_probs": LOG_PROBS,
+}  # fmt: skip
+
 BOTH = {"logits": LOGITS, "teacher_logits": OTHER_LOGITS}
 DENSE = {"class_inputs": ("logits", "teacher_logits"), "domain": DOMAIN}
 
@@ -118,5 +193,33 @@ CASES = [
         jl.sparse_distillation_loss, sparse, KNOWN, {"temperature": 1.7},
         {"divergence": "reverse_kl", "tail": "renormalize"}, variant="renormalized",
         **SPARSE,
+    ),
+    Case(
+        jl.linear_distillation_loss, linear, FEATURES, KERNELS, vocabulary.EXACT,
+        **LINEAR,
+    ),
+    Case(
+        jl.linear_distillation_loss, linear, FEATURES,
+        {
+            **KERNELS, "bias": vocabulary.BIAS, "teacher_bias": TEACHER_BIAS,
+            "logit_softcap": 3.5, "teacher_logit_softcap": 2.5, "temperature": 1.3,
+            "beta": 0.3,
+        },
+        {**vocabulary.EXACT, "divergence": "jensen_shannon", "chunk_size": 4},
+        variant="all parameters", **LINEAR,
+    ),
+    Case(
+        jl.linear_sparse_distillation_loss, linear_sparse, LINEAR_KNOWN,
+        {"kernel": vocabulary.KERNEL}, vocabulary.EXACT, **LINEAR_SPARSE,
+    ),
+    Case(
+        jl.linear_sparse_distillation_loss, linear_sparse,
+        {**LINEAR_KNOWN, "teacher_log_tail": LOG_TAIL},
+        {
+            "kernel": vocabulary.KERNEL, "bias": vocabulary.BIAS, "temperature": 1.7,
+            "logit_softcap": 3.5, "beta": 0.3,
+        },
+        {**vocabulary.EXACT, "divergence": "jensen_shannon", "chunk_size": 4},
+        variant="all parameters", **LINEAR_SPARSE,
     ),
 ]  # fmt: skip

@@ -87,10 +87,15 @@ def unless(neutral, name, value, dtype):
 
 def floating_array(name, value, hidden):
     """A floating array with a class axis; converts integers and booleans."""
+    return checks.class_array(name, real_array(name, value, hidden), -1)[0]
+
+
+def real_array(name, value, hidden):
+    """A floating array; integers and booleans get the dtype of the loss."""
     array = checks.to_array(name, value)
     if not jnp.issubdtype(array.dtype, jnp.floating):
         array = array.astype(checks.compute_dtype(hidden))
-    return checks.class_array(name, array, -1)[0]
+    return array
 
 
 def label_array(labels, hidden):

@@ -79,7 +79,7 @@ def analytic(forward: Callable[..., Any], backward: Callable[..., Any]):
 
 
 def pointwise(rule: Callable[..., Any]):
-    """Turns `rule(*inputs) -> (loss, gradients)` into such a loss.
+    """Turns `rule(*inputs, **static) -> (loss, gradients)` into such a loss.
 
     There is one gradient per input, of the input's shape: the shape of the loss, or
     with further axes behind those of the loss. It is None for an integer input. A
@@ -87,10 +87,10 @@ def pointwise(rule: Callable[..., Any]):
     is not used.
     """
 
-    def forward(*inputs):
-        return rule(*inputs)
+    def forward(*inputs, **static):
+        return rule(*inputs, **static)
 
-    def backward(gradients, cotangent):
+    def backward(gradients, cotangent, **_):
         return tuple(
             None if g is None else _expand(cotangent, g) * g for g in gradients
         )
