@@ -71,7 +71,7 @@ def pictures():
 
 def on_page_markdown(markdown, page, **_):
     """Puts what is made in the place of its marker; ranks pages for the search."""
-    ranks = {"api/": 3, "coming-from/": 9, "notebooks/": 0.5}
+    ranks = {"api/": 3, "coming-from/": 1.5, "notebooks/": 0.5}
     ranks |= {f"{name.removesuffix('.md').lower()}/": 0.2 for name in project.FILES}
     for folder, boost in ranks.items():
         if page.url.startswith(folder):
@@ -83,7 +83,14 @@ def on_page_markdown(markdown, page, **_):
         title, rest = markdown.split("\n", 1)
         summaries = families[title.removeprefix("# ")]
         if len(summaries) > 1:
-            markdown = "\n".join([title, "", *index(summaries), "", rest])
+            head = [
+                "<div markdown data-search-exclude>",
+                "",
+                *index(summaries),
+                "",
+                "</div>",
+            ]
+            markdown = "\n".join([title, "", *head, "", rest])
     return markdown
 
 

@@ -31,6 +31,8 @@ def ranking_softmax_loss(
 
     $$ -\sum_i w_i \, y_i \log \frac{e^{s_i}}{\sum_j e^{s_j}} $$
 
+    Also known as ListNet's loss.
+
     Args:
         logits: Floating, `[..., items]`, the score of each item.
         labels: Real, at least 0, broadcastable to `logits`: the relevance of each item.

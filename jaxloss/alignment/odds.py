@@ -36,6 +36,8 @@ def orpo_loss(
        \log \frac{o(\text{chosen})}{o(\text{rejected})} \right), \quad
        \sigma(z) = 1 / (1 + e^{-z}) $$
 
+    TRL: `ORPOTrainer`.
+
     Args:
         chosen: Floating, `[...]`, at most 0, the mean log-probability of the tokens of
             the preferred answer: `sequence_log_probs` with `average=True`.

@@ -57,6 +57,8 @@ def clipped_policy_loss(
 
     and at most $-\text{dual\_clip} \cdot A$ for a negative advantage.
 
+    Also known as the surrogate loss of PPO, GRPO and GSPO. TRL: `GRPOTrainer`.
+
     Args:
         log_probs: Floating, `[...]`, the policy's log-probability of each token.
         old_log_probs: Real, broadcastable to `log_probs`, that of the policy which drew

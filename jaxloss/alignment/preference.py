@@ -46,6 +46,8 @@ def dpo_loss(
     $$ -(1 - s) \log \sigma(h) - s \log \sigma(-h), \quad
        \sigma(h) = 1 / (1 + e^{-h}) $$
 
+    TRL: `DPOTrainer`.
+
     Args:
         chosen: Floating, `[...]`, the policy's log-probability of the preferred answer:
             the sum over its tokens, as `sequence_log_probs` gives it.
@@ -133,6 +135,8 @@ def ipo_loss(
     \text{reference\_rejected})$:
 
     $$ \left(d - \frac{1}{2 \beta}\right)^2 $$
+
+    TRL: `DPOTrainer(loss_type="ipo")`.
 
     Args:
         chosen: Floating, `[...]`, the policy's log-probability of the preferred answer:
@@ -282,6 +286,8 @@ def bradley_terry_loss(
 
     $$ -\log \sigma(\text{chosen\_rewards} - \text{rejected\_rewards} - \text{margin}),
        \quad \sigma(h) = 1 / (1 + e^{-h}) $$
+
+    Also known as reward-model loss. TRL: `RewardTrainer`.
 
     Args:
         chosen_rewards: Floating, `[...]`, the reward of the preferred answer.

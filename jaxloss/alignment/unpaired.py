@@ -48,6 +48,8 @@ def kto_loss(
     \qquad \sigma(m) = 1 / (1 + e^{-m})
     $$
 
+    TRL: `KTOTrainer`.
+
     Args:
         log_probs: Floating, `[...]`, the policy's log-probability of the answer: the
             sum over its tokens, as `sequence_log_probs` gives it.

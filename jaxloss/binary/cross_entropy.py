@@ -38,6 +38,9 @@ def sigmoid_binary_cross_entropy(
 
     $$ w\,y \log(1 + e^{-x}) + (1 - y) \log(1 + e^{x}) $$
 
+    Also known as BCE with logits and logistic loss. PyTorch: `nn.BCEWithLogitsLoss`;
+    Keras: `BinaryCrossentropy(from_logits=True)`.
+
     Args:
         logits: Floating, `[...]`, log-odds.
         labels: Real, 0, 1 or a probability between them, broadcastable to `logits`.
@@ -156,6 +159,8 @@ def binary_cross_entropy(
     With $p$ the probabilities and $y$ the labels:
 
     $$ -y \log(p) - (1 - y) \log(1 - p), \qquad \log(0) = -100 $$
+
+    Also known as BCE and log loss. PyTorch: `nn.BCELoss`; Keras: `BinaryCrossentropy`.
 
     Args:
         probabilities: Floating, `[...]`, in [0, 1].

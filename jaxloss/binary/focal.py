@@ -43,6 +43,8 @@ def sigmoid_focal_loss(
 
     $$ (\alpha\,y + (1 - \alpha)(1 - y)) \, (1 - p_t)^{\gamma} \, \ell $$
 
+    Keras: `BinaryFocalCrossentropy`.
+
     Args:
         logits: Floating, `[...]`, log-odds.
         labels: Real, 0, 1 or a probability between them, broadcastable to `logits`.

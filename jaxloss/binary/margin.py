@@ -31,6 +31,8 @@ def hinge_loss(
 
     $$ \max(0,\; 1 - \text{targets} \cdot \text{outputs}) $$
 
+    Also known as the loss of a support vector machine (SVM). Keras: `Hinge`.
+
     Args:
         predictor_outputs: Floating, `[...]`, scores whose sign is the decision.
         targets: Real, broadcastable, -1 or 1: `2 * labels - 1` for labels of 0 and 1.
@@ -76,6 +78,8 @@ def squared_hinge_loss(
     violations of the margin should cost more.
 
     $$ \max(0,\; 1 - \text{targets} \cdot \text{outputs})^2 $$
+
+    Keras: `SquaredHinge`.
 
     Args:
         predictor_outputs: Floating, `[...]`, scores whose sign is the decision.
@@ -123,6 +127,8 @@ def soft_margin_loss(
     `sigmoid_binary_cross_entropy` with labels written as -1 and 1.
 
     $$ \log(1 + \exp(-\text{targets} \cdot \text{outputs})) $$
+
+    PyTorch: `nn.SoftMarginLoss`.
 
     Args:
         predictor_outputs: Floating, `[...]`, log-odds.
@@ -226,6 +232,8 @@ def hinge_embedding_loss(
     \max(0,\; \text{margin} - d) & \text{targets} = -1
     \end{cases}
     $$
+
+    PyTorch: `nn.HingeEmbeddingLoss`.
 
     Args:
         distances: Floating, `[...]`, in any unit.

@@ -36,6 +36,8 @@ def generalized_box_iou_loss(
 
     $$ 1 - \frac{|A \cap B|}{|A \cup B|} + \frac{|C| - |A \cup B|}{|C|} $$
 
+    Also known as GIoU loss. MONAI: `BoxGIoULoss`.
+
     Args:
         boxes: Floating, `[..., 4]`, in any unit.
         targets: Real, in the same unit and format, broadcastable to `boxes`.
@@ -97,6 +99,8 @@ def distance_box_iou_loss(
 
     $$ 1 - \frac{|A \cap B|}{|A \cup B|} + \frac{\rho^2}{c^2} $$
 
+    Also known as DIoU loss.
+
     Args:
         boxes: Floating, `[..., 4]`, in any unit.
         targets: Real, in the same unit and format, broadcastable to `boxes`.
@@ -154,6 +158,8 @@ def complete_box_iou_loss(
 
     $$ L_D + \alpha v, \qquad v = \frac{4}{\pi^2} \left( \arctan \frac{w'}{h'} -
        \arctan \frac{w}{h} \right)^2, \qquad \alpha = \frac{v}{1 - \text{IoU} + v} $$
+
+    Also known as CIoU loss.
 
     Args:
         boxes: Floating, `[..., 4]`, in any unit.

@@ -68,6 +68,9 @@ def arcface_loss(
     branch of insightface: there the cosine of the sum would rise again, and with this
     the loss goes on growing.
 
+    With a cosine margin also known as CosFace. pytorch-metric-learning: `ArcFaceLoss`,
+    `CosFaceLoss`.
+
     Args:
         embeddings: Floating, `[..., D]`, in any unit: only their directions matter.
         prototypes: Real, `[C, D]`, one direction per class, in any unit.

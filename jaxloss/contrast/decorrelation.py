@@ -43,6 +43,8 @@ def barlow_twins_loss(
     $$ \sum_i (1 - C_{ii})^2 + \lambda \sum_{i \ne j} C_{ij}^2, \qquad
        C_{ij} = \frac{1}{N} \sum_n a_{ni} b_{nj} $$
 
+    lightly: `BarlowTwinsLoss`.
+
     Args:
         x: Floating, `[N, D]`, the embeddings of one view of each example.
         y: Real, `[N, D]`, those of the other view.
@@ -142,6 +144,8 @@ def vicreg_loss(
     $$ v(z) = \frac{1}{D} \sum_i \max\big(0, 1 -
        \sqrt{\text{Var}(z_i) + \text{epsilon}}\big), \qquad
        c(z) = \frac{1}{D} \sum_{i \ne j} \text{Cov}(z_i, z_j)^2 $$
+
+    lightly: `VICRegLoss`.
 
     Args:
         x: Floating, `[N, D]`, the embeddings of one view of at least two examples.

@@ -49,6 +49,8 @@ def info_nce_loss(
     With `symmetric`, half the sum of this and of the same with the roles exchanged,
     where the sum runs over the queries of one key.
 
+    Also known as CLIP's loss and in-batch softmax. open_clip: `ClipLoss`.
+
     Args:
         queries: Floating, `[N, D]`, usually of unit length; the loss does not normalize
             them.

@@ -40,6 +40,8 @@ def siglip_loss(
 
     $$ -\sum_j \log \sigma(z_{ij} x_{ij}) $$
 
+    open_clip: `SigLipLoss`.
+
     Args:
         image_embeddings: Floating, `[N, D]`, usually of unit length; the loss does not
             normalize them.

@@ -42,6 +42,8 @@ def supervised_contrastive_loss(
     $$ -\frac{1}{|P(i)|} \sum_{p \in P(i)}
        \log \frac{e^{x_{ip}}}{\sum_{a \ne i} e^{x_{ia}}} $$
 
+    Also known as SupCon. pytorch-metric-learning: `SupConLoss`.
+
     Args:
         embeddings: Floating, `[N, D]`, usually of unit length; the loss does not
             normalize them.

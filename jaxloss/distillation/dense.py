@@ -54,6 +54,8 @@ def distillation_loss(
     $1 / T^2$ with the temperature $T$, and Hinton's factor $T^2$ is yours to multiply
     by.
 
+    Also known as knowledge distillation; TRL: `GKDTrainer`.
+
     Args:
         logits: Floating, `[..., C]` with the classes along `axis`, the student's
             unnormalised log-probabilities.

@@ -37,6 +37,8 @@ def jensen_shannon_divergence(
 
     $$ b \sum_j p_j \log \frac{p_j}{m_j} + (1 - b) \sum_j q_j \log \frac{q_j}{m_j} $$
 
+    Also known as JSD.
+
     Args:
         logits_p: Floating, `[..., C]` with the classes along `axis`, unnormalised
             log-probabilities.

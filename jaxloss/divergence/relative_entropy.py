@@ -38,6 +38,9 @@ def kl_divergence(
 
     $$ \sum_j t_j \, (\log t_j - x_j), \qquad 0 \log 0 = 0 $$
 
+    Also known as KL divergence and relative entropy. PyTorch: `nn.KLDivLoss`; Keras:
+    `KLDivergence`.
+
     Args:
         log_predictions: Floating, `[..., C]` with the classes along `axis`,
             log-probabilities.
@@ -111,6 +114,8 @@ def kl_divergence_with_log_targets(
     With $x$ the log-predictions and $y$ the log-targets:
 
     $$ \sum_j e^{y_j} (y_j - x_j) $$
+
+    PyTorch: `nn.KLDivLoss(log_target=True)`.
 
     Args:
         log_predictions: Floating, `[..., C]` with the classes along `axis`,

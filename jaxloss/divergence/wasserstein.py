@@ -32,6 +32,8 @@ def wasserstein_distance(
 
     $$ \sum_{k < C} \Big| \sum_{j \le k} (p_j - t_j) \Big| $$
 
+    Also known as EMD.
+
     Args:
         probabilities: Floating, `[..., C]` with the classes along `axis`, at least 0.
         targets: Real, at least 0, broadcastable to `probabilities`, of the same sum.

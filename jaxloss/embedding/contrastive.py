@@ -43,6 +43,8 @@ def ntxent(
 
     $$ -\log \frac{e^{s_{ij}}}{e^{s_{ij}} + \sum_{k \in N(i)} e^{s_{ik}}} $$
 
+    Also known as SimCLR's loss.
+
     Args:
         embeddings: Floating, `[N, D]`, in any unit: only their directions matter.
         labels: Integer, `[N]`, equal for examples that belong together.
@@ -142,6 +144,8 @@ def circle_loss(
 
     $$ \log\Big(1 + \sum_{j \in P(i)} e^{\gamma (m + d_{ij}) (d_{ij} - m)}
        \sum_{k \in N(i)} e^{\gamma \max(0, 1 + m - d_{ik}) (1 - m - d_{ik})}\Big) $$
+
+    Keras: `Circle`.
 
     Args:
         embeddings: Floating, `[N, D]`, of unit length; as in Keras, the loss does not

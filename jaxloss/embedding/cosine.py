@@ -38,6 +38,8 @@ def cosine_similarity(
     $$ \sum_i \frac{a_i}{\sqrt{\max(\lVert a \rVert^2, \text{epsilon})}}
        \frac{b_i}{\sqrt{\max(\lVert b \rVert^2, \text{epsilon})}} $$
 
+    PyTorch: `nn.CosineSimilarity`; Keras: `CosineSimilarity`.
+
     Args:
         predictions: Floating, `[..., D]`, in any unit.
         targets: Real, in any unit, broadcastable to `predictions`.
@@ -190,6 +192,8 @@ def cosine_embedding_loss(
 
     $$ 1 - c \text{ for target } 1, \qquad
        \max(0, c - \text{margin}) \text{ for target } -1 $$
+
+    PyTorch: `nn.CosineEmbeddingLoss`.
 
     Args:
         x1: Floating, `[..., D]`, in any unit.

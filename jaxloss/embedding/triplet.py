@@ -42,6 +42,8 @@ def margin_ranking_loss(
 
     $$ \max(0,\; \text{margin} - \text{targets} \cdot (x_1 - x_2)) $$
 
+    PyTorch: `nn.MarginRankingLoss`.
+
     Args:
         x1: Floating, `[...]`, a score in any unit.
         x2: Real, in the same unit, broadcastable to `x1`.
@@ -103,6 +105,8 @@ def triplet_margin_loss(
 
     $$ \max(0,\; d(\text{anchors}, \text{positives}) - d(\text{anchors},
        \text{negatives}) + \text{margin}) $$
+
+    PyTorch: `nn.TripletMarginLoss`.
 
     Args:
         anchors: Floating, `[..., D]`, in any unit.
@@ -184,6 +188,8 @@ def triplet_margin_with_distance_loss(
 
     $$ \max(0,\; d(\text{anchors}, \text{positives}) - d(\text{anchors},
        \text{negatives}) + \text{margin}) $$
+
+    PyTorch: `nn.TripletMarginWithDistanceLoss`.
 
     Args:
         anchors: Floating, `[..., D]`, in any unit; an example may have several axes.

@@ -45,6 +45,8 @@ def cox_partial_likelihood_loss(
     $\sum_{R} w_j e^{\eta_j} - \frac{l}{d} \sum_{D} w_j e^{\eta_j}$. Breslow's ties take
     nothing out.
 
+    Also known as the loss of Cox regression and of DeepSurv.
+
     Args:
         log_hazards: Floating, `[N]`: one predicted log-hazard per subject, up to a
             common constant.

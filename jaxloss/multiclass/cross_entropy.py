@@ -58,6 +58,9 @@ def softmax_cross_entropy(
 
     where $\text{z}$ is `z_loss`.
 
+    PyTorch: `nn.CrossEntropyLoss` with probabilities; Keras:
+    `CategoricalCrossentropy(from_logits=True)`.
+
     Args:
         logits: Floating, `[..., C]` with the classes along `axis`, unnormalised
             log-probabilities.
@@ -176,6 +179,9 @@ def softmax_cross_entropy_with_integer_labels(
 
     where $\text{z}$ is `z_loss`. With `label_smoothing` $a$, the first term becomes a
     sum over all classes $j$, with factors $w_j\,((1 - a)\,[j = y] + a / C)$.
+
+    Also known as sparse cross entropy. PyTorch: `nn.CrossEntropyLoss`; Keras:
+    `SparseCategoricalCrossentropy(from_logits=True)`.
 
     Args:
         logits: Floating, `[..., C]` with the classes along `axis`, unnormalised

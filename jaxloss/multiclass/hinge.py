@@ -36,6 +36,8 @@ def multiclass_hinge_loss(
 
     $$ \max\left(0,\; 1 + \max_{j \ne y} s_j - s_y\right) $$
 
+    Also known as Crammer-Singer loss.
+
     Args:
         scores: Floating, `[..., C]`; the class of the largest is the decision.
         labels: Integer, in [0, C), broadcastable to `[...]`.
@@ -154,6 +156,8 @@ def multi_margin_loss(
 
     $$ \frac{w_y}{C} \sum_{j \ne y} \max(0,\; \text{margin} - s_y + s_j)^p $$
 
+    PyTorch: `nn.MultiMarginLoss`.
+
     Args:
         scores: Floating, `[..., C]`; the class of the largest is the decision.
         labels: Integer, in [0, C), broadcastable to `[...]`.
@@ -228,6 +232,8 @@ def categorical_hinge_loss(
     $$ \max\left(0,\; 1 + \max_j (1 - l_j)\,s_j - \sum_j l_j\,s_j\right) $$
 
     where, as in Keras, each correct class adds a 0 to the inner maximum.
+
+    Keras: `CategoricalHinge`.
 
     Args:
         scores: Floating, `[..., C]`; the class of the largest is the decision.

@@ -39,6 +39,8 @@ def nll_loss(
 
     $$ -w_y \, \text{logprobs}_y $$
 
+    PyTorch: `nn.NLLLoss`, `nn.NLLLoss2d`.
+
     Args:
         log_probs: Floating, `[..., C]` with the classes along `axis`, in nats. They are
             not normalised.

@@ -38,6 +38,8 @@ def multilabel_margin_loss(
 
     $$ \frac{1}{C} \sum_{i \in Y} \sum_{j \notin Y} \max(0,\; 1 - (s_i - s_j)) $$
 
+    PyTorch: `nn.MultiLabelMarginLoss`.
+
     Args:
         scores: Floating, `[..., C]`; larger means more likely.
         labels: Integer, `[..., L]`, class indices in [0, C). The first -1 ends the
@@ -134,6 +136,8 @@ def multilabel_soft_margin_loss(
     \frac{1}{C} \sum_j w_j \left( l_j \log(1 + e^{-x_j})
     + (1 - l_j) \log(1 + e^{x_j}) \right)
     $$
+
+    PyTorch: `nn.MultiLabelSoftMarginLoss`.
 
     Args:
         logits: Floating, `[..., C]`, the log-odds of each class.

@@ -59,6 +59,8 @@ def softmax_focal_loss(
     With `label_smoothing` $a$, it becomes a sum over all classes $j$, with factors
     $w_j\,((1 - a)\,[j = y] + a / C)$ in place of $w_y$.
 
+    Also known as multiclass focal loss. Keras: `CategoricalFocalCrossentropy`.
+
     Args:
         logits: Floating, `[..., C]` with the classes along `axis`, unnormalised
             log-probabilities.
@@ -238,6 +240,8 @@ def generalized_cross_entropy(
     With $p$ the softmax of the logits and $y$ the label:
 
     $$ (1 - p_y^q) / q $$
+
+    Also known as GCE. Keras: `CategoricalGeneralizedCrossEntropy`.
 
     Args:
         logits: Floating, `[..., C]` with the classes along `axis`, unnormalised

@@ -52,6 +52,8 @@ def poisson_nll_loss(
     \end{cases}
     $$
 
+    PyTorch: `nn.PoissonNLLLoss`; Keras: `Poisson`.
+
     Args:
         predictions: Floating, `[...]`: the logarithm of the rate if `log_input`, else
             the rate, at least 0.
@@ -163,6 +165,8 @@ def gaussian_nll_loss(
     $$
     \frac{1}{2} \left( \log(v) + \frac{(\text{means} - \text{targets})^2}{v} \right)
     $$
+
+    PyTorch: `nn.GaussianNLLLoss`.
 
     Args:
         means: Predicted means, floating, `[...]`, in any unit.

@@ -31,6 +31,9 @@ def absolute_error(
 
     $$ |e|, \quad e = \text{predictions} - \text{targets} $$
 
+    Also known as L1 loss and mean absolute error (MAE). PyTorch: `nn.L1Loss`; Keras:
+    `MeanAbsoluteError`.
+
     Args:
         predictions: Floating, `[...]`, in any unit.
         targets: Real, in the same unit, broadcastable to `predictions`. None means 0.
@@ -81,6 +84,8 @@ def quantile_loss(
     it is half of `absolute_error`.
 
     $$ \max(q\,d,\; (q - 1)\,d), \quad d = \text{targets} - \text{predictions} $$
+
+    Also known as pinball loss.
 
     Args:
         predictions: Floating, `[...]`, in any unit.

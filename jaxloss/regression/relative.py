@@ -44,6 +44,8 @@ def absolute_percentage_error(
     {\max(|\text{targets}|,\; \epsilon)}
     $$
 
+    Also known as MAPE. Keras: `MeanAbsolutePercentageError`.
+
     Args:
         predictions: Floating, `[...]`, in any unit.
         targets: Real, in the same unit, broadcastable to `predictions`. None means 0.
@@ -132,6 +134,8 @@ def squared_log_error(
     \left( \log(1 + \max(\text{predictions}, \epsilon))
     - \log(1 + \max(\text{targets}, \epsilon)) \right)^2
     $$
+
+    Also known as MSLE. Keras: `MeanSquaredLogarithmicError`.
 
     Args:
         predictions: Floating, `[...]`, at least 0; `epsilon` replaces smaller values.

@@ -57,6 +57,8 @@ def robust_loss(
     and its limits $s^2 / 2$ at $\alpha = 2$, $\log(1 + s^2 / 2)$ at 0 and
     $1 - \exp(-s^2 / 2)$ at $-\infty$.
 
+    Also known as Barron's loss; alpha 0 is the Cauchy loss, -2 the Geman-McClure loss.
+
     Args:
         predictions: Floating, `[...]`, in any unit.
         targets: Real, in the same unit, broadcastable to `predictions`. None means 0.

@@ -47,6 +47,8 @@ def huber_loss(
     \end{cases}
     $$
 
+    PyTorch: `nn.HuberLoss`; Keras: `Huber`.
+
     Args:
         predictions: Floating, `[...]`, in any unit.
         targets: Real, in the same unit, broadcastable to `predictions`. None means 0.
@@ -124,6 +126,8 @@ def smooth_l1_loss(
     \end{cases}
     $$
 
+    PyTorch: `nn.SmoothL1Loss`.
+
     Args:
         predictions: Floating, `[...]`, in any unit.
         targets: Real, in the same unit, broadcastable to `predictions`. None means 0.
@@ -183,6 +187,8 @@ def log_cosh(
     Newton's method. It is near $e^2 / 2$ at 0 and $|e| - \log 2$ far from it.
 
     $$ \log(\cosh(e)), \quad e = \text{predictions} - \text{targets} $$
+
+    Keras: `LogCosh`.
 
     Args:
         predictions: Floating, `[...]`, in a unit in which typical errors are near 1.

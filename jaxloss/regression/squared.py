@@ -26,6 +26,9 @@ def squared_error(
 
     $$ e^2, \quad e = \text{predictions} - \text{targets} $$
 
+    Also known as mean squared error (MSE). PyTorch: `nn.MSELoss`; Keras:
+    `MeanSquaredError`.
+
     Args:
         predictions: Floating, `[...]`, in any unit.
         targets: Real, in the same unit, broadcastable to `predictions`. None means 0.

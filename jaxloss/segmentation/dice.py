@@ -46,6 +46,8 @@ def dice_loss(
     With both costs 1/2 and without smoothing, this is
     $1 - 2 \sum p t / (\sum p + \sum t)$.
 
+    Also known as soft F1 loss. Keras: `Dice`.
+
     Args:
         predictions: Floating, `[N, ..., C]`, one logit per class and pixel; the loss
             takes their softmax. With C = 1 it takes the sigmoid, and the class axis may

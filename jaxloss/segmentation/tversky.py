@@ -48,6 +48,8 @@ def tversky_loss(
 
     $$ \frac{\alpha F + \beta M}{H + \alpha F + \beta M + \text{smooth}} $$
 
+    Keras: `Tversky`.
+
     Args:
         predictions: Floating, `[N, ..., C]`, one logit per class and pixel, as in
             `dice_loss`.
@@ -115,6 +117,8 @@ def jaccard_loss(
     the false negatives $M = \sum w t (1 - p)$:
 
     $$ \frac{F + M}{H + F + M + \text{smooth}} $$
+
+    Also known as IoU loss.
 
     Args:
         predictions: Floating, `[N, ..., C]`, one logit per class and pixel, as in

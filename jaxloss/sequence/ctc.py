@@ -43,6 +43,8 @@ def ctc_loss(
 
     $$ -\log \sum_{\pi \text{ spells } y} \; \prod_{t=1}^{T} p_t(\pi_t) $$
 
+    PyTorch: `nn.CTCLoss`; Keras: `CTC`.
+
     Args:
         logits: Floating, `[..., T, C]`, for each frame the unnormalized
             log-probabilities of the classes, including the blank. Log-probabilities are

@@ -51,6 +51,8 @@ def transducer_loss(
 
     $$ -\log \sum_{\text{paths}} \; \prod_{(t, u, k) \in \text{path}} p_{tu}(k) $$
 
+    Also known as RNN-T loss. torchaudio: `rnnt_loss`.
+
     Args:
         logits: Floating, `[..., T, U + 1, V]`, for each frame and each number of labels
             emitted the unnormalized log-probabilities of the classes, including the

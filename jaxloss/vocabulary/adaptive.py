@@ -59,6 +59,8 @@ def adaptive_softmax_cross_entropy(
     $$ -\log p_y \quad \text{or} \quad -\log p_i - \log q^i_y
     \quad \text{for } y \text{ in cluster } i $$
 
+    PyTorch: `nn.AdaptiveLogSoftmaxWithLoss`.
+
     Args:
         hidden: Floating, `[..., D]`, the features of each example.
         labels: Integer, in [0, C), 0 the most frequent; broadcastable to `[...]`.

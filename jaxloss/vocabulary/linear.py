@@ -74,6 +74,9 @@ def linear_cross_entropy(
     over all classes $j$ with the weight $w_j\,((1 - a)\,[j = y] + a / C)$ instead of
     $w_y\,[j = y]$.
 
+    Also known as fused or chunked cross entropy. PyTorch: `nn.LinearCrossEntropyLoss`;
+    Liger: `LigerFusedLinearCrossEntropyLoss`.
+
     Args:
         hidden: Floating, `[..., D]`, the features of each example.
         kernel: Real, `[D, C]`, the weights of the last layer. If `hidden` and `kernel`

@@ -114,6 +114,15 @@ def test_keras():
         assert_possible(call, remarks, parameters)
 
 
+def test_descriptions_name_the_classes():
+    """So that `help` and the search of the site find a loss by its name there."""
+    for anchor, prefix in (("pytorch", "nn."), ("keras", "")):
+        for row, call, _ in calls(table(anchor)):
+            description = inspect.getdoc(getattr(jl, call.split("(")[0])) or ""
+            for name in code(row[1]):
+                assert re.search(rf"`{prefix}{name}\b", description), name
+
+
 def log_softmax(logits):
     return logits - np.log(np.sum(np.exp(logits), axis=1, keepdims=True))
 
