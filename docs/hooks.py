@@ -8,6 +8,7 @@ and put in the place of a marker.
 
 import functools
 import html
+import json
 import logging
 import re
 from pathlib import Path
@@ -70,9 +71,13 @@ def pictures():
 
 
 def on_page_markdown(markdown, page, **_):
-    """Puts what is made in the place of its marker; ranks pages for the search."""
-    ranks = {"api/": 3, "coming-from/": 1.5, "notebooks/": 0.5}
-    ranks |= {f"{name.removesuffix('.md').lower()}/": 0.2 for name in project.FILES}
+    """Puts what is made in the place of its marker; ranks pages for the search.
+
+    A word of a title counts a thousand times as much as one of a text.
+    """
+    ranks = {"coming-from/": 0.5, "notebooks/": 1e-3}
+    ranks |= dict.fromkeys(("which-loss/", "losses/", "gallery/"), 0.01)
+    ranks |= {f"{name.removesuffix('.md').lower()}/": 1e-3 for name in project.FILES}
     for folder, boost in ranks.items():
         if page.url.startswith(folder):
             page.meta.setdefault("search", {"boost": boost})
@@ -152,6 +157,20 @@ def on_page_content(content, page, **_):
 def linked(content):
     """The names of losses, each with a link to its description."""
     return re.sub(r"(?<=<code>)(\w+)(?=\(|</code>)", link, content)
+
+
+def on_post_build(config):
+    """The search ranks a short name above a long one, and above the title of a page."""
+    path = Path(config.site_dir) / "search" / "search_index.json"
+    index = json.loads(path.read_text())
+    for entry in index["docs"]:
+        page, _, section = entry["location"].partition("#")
+        if page.startswith("api/"):
+            common = 1.1 if page == "api/multiclass/" else 1
+            words = len(entry["title"].split("_"))
+            loss = section and entry["title"].islower()
+            entry["boost"] = 3 * common / words**0.5 if loss else 0.01
+    path.write_text(json.dumps(index))
 
 
 def on_post_page(output, **_):

@@ -19,7 +19,7 @@ def bars(rows, described, *, even=1.0, longest=None):
     """
     most = max([1, *(ratio for _, ratio, _ in rows)])
     most = most if longest is None else min(most, longest)
-    yield f'<div class="bars" role="img" aria-label="{described}">'
+    yield f'<div class="bars" data-search-exclude role="img" aria-label="{described}">'
     for name, ratio, peer in rows:
         kind = "faster" if ratio >= even else "slower"
         style = f"--width: {min(ratio / most, 1):.2%}; --even: {1 / most:.2%}"

@@ -72,9 +72,6 @@ def spelled(page: str, named: dict[str, list[str]]) -> str:
         )
         bar = ' <span class="o">|</span> '
         page = page.replace(f'<span class="n">{name}</span>', bar.join(spans))
-        page = re.sub(
-            rf'<span title="jaxloss\.[\w.]+\.{name}">{name}</span>',
-            html.escape(" | ".join(strings), quote=False),
-            page,
-        )
+        type_ = rf'<(autoref|span)[^>]+\.{name}"[^>]*>{name}</\1>'
+        page = re.sub(type_, html.escape(" | ".join(strings), quote=False), page)
     return page
