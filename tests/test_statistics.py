@@ -214,6 +214,33 @@ def test_a_field_that_is_not_used_costs_nothing_in_the_sweep():
     assert cost(of("log_probs")) < cost(of(None))
 
 
+def test_a_field_that_is_not_used_costs_nothing_in_the_backward_sweep():
+    """Its cotangent is 0: it takes no part in the gradient's program."""
+    hidden, kernel = jnp.ones((24, 8)), jnp.ones((8, 64))
+    labels = jnp.zeros(24, int)
+
+    def flops(function):
+        step = jax.jit(jax.grad(lambda *layer: jnp.sum(function(*layer)), (0, 1)))
+        program: Any = step.lower(hidden, kernel).compile()
+        return program.cost_analysis()["flops"]
+
+    def field(name, labels=labels):
+        def of_layer(*layer):
+            return getattr(jl.linear_statistics(*layer, labels, chunk_size=8), name)
+
+        return flops(of_layer)
+
+    def both(*layer):
+        return sum(jl.linear_log_probs(*layer, labels, chunk_size=8))
+
+    def one(*layer):
+        return jl.linear_log_probs(*layer, labels, chunk_size=8)[0]
+
+    assert field("entropies") == field("entropies", None)
+    assert field("log_normalizers") < field("entropies")
+    assert flops(one) < flops(both)
+
+
 @pytest.mark.any_program
 def test_statistics_of_a_layer_are_those_of_its_logits():
     rng = np.random.default_rng(5)

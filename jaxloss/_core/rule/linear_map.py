@@ -16,7 +16,12 @@ from jax.interpreters import ad, batching, mlir
 
 
 def linear_map(
-    push: Callable[..., Any], pull: Callable[..., Any], constants: Any, x: Any
+    push: Callable[..., Any],
+    pull: Callable[..., Any],
+    constants: Any,
+    x: Any,
+    *,
+    takes_none: bool = False,
 ) -> Any:
     """push(constants, x), linear in x, whose transpose is pull(constants, ·).
 
@@ -26,6 +31,8 @@ def linear_map(
             of `x`.
         constants: A tree of arrays.
         x: A tree of real arrays.
+        takes_none: Whether `pull` takes None for a cotangent that JAX knows to be zero.
+            Otherwise it gets zeros.
     """
     known, known_tree = jax.tree.flatten(constants)
     moving, moving_tree = jax.tree.flatten(x)
@@ -37,6 +44,7 @@ def linear_map(
         push=between(push, moving_tree),
         pull=between(pull, result_tree),
         constants=len(known),
+        takes_none=takes_none,
     )
     return jax.tree.unflatten(result_tree, result)
 
@@ -64,8 +72,8 @@ def _abstract(*avals, push, **_):
     return jax.make_jaxpr(push)(*avals).out_avals
 
 
-def _jvp(primals, tangents, *, push, pull, constants):
-    rule = {"push": push, "pull": pull, "constants": constants}
+def _jvp(primals, tangents, *, push, constants, **others):
+    rule = {"push": push, "constants": constants, **others}
     value = _linear_map_p.bind(*primals, **rule)
     known, x = primals[:constants], primals[constants:]
     parts = []
@@ -86,11 +94,18 @@ def _jvp(primals, tangents, *, push, pull, constants):
     ]
 
 
-def _transpose(cotangents, *arrays, push, pull, constants):
-    cotangents = map(ad.instantiate_zeros, cotangents)
+def _transpose(cotangents, *arrays, push, pull, constants, takes_none):
     known, x = arrays[:constants], arrays[constants:]
+    given = range(len(cotangents))
+    if takes_none:
+        given = [i for i in given if not isinstance(cotangents[i], ad.Zero)]
     result = _linear_map_p.bind(
-        *known, *cotangents, push=pull, pull=push, constants=constants
+        *known,
+        *(ad.instantiate_zeros(cotangents[i]) for i in given),
+        push=_of_some(pull, constants, given, len(cotangents)),
+        pull=_some_of(push, given),
+        constants=constants,
+        takes_none=False,
     )
     # A tangent that is known is one of zeros.
     of_x = [
@@ -99,7 +114,27 @@ def _transpose(cotangents, *arrays, push, pull, constants):
     return [None] * constants + of_x
 
 
-def _batch(arrays, axes, *, push, pull, constants):
+def _of_some(function, constants, given, count):
+    """The function of the given arrays alone, with None for the others."""
+
+    def of_some(*arrays):
+        some = dict(zip(given, arrays[constants:], strict=True))
+        return function(*arrays[:constants], *map(some.get, range(count)))
+
+    return of_some
+
+
+def _some_of(function, given):
+    """The given results of the function alone."""
+
+    def some_of(*arrays):
+        every = function(*arrays)
+        return [every[i] for i in given]
+
+    return some_of
+
+
+def _batch(arrays, axes, *, push, pull, constants, takes_none):
     size = next(x.shape[a] for x, a in zip(arrays, axes, strict=True) if a is not None)
     known, x = arrays[:constants], arrays[constants:]
     own = tuple(axes[:constants])
@@ -116,7 +151,12 @@ def _batch(arrays, axes, *, push, pull, constants):
         return each
 
     result = _linear_map_p.bind(
-        *known, *x, push=mapped(push), pull=mapped(pull), constants=constants
+        *known,
+        *x,
+        push=mapped(push),
+        pull=mapped(pull),
+        constants=constants,
+        takes_none=takes_none,
     )
     return result, [0] * len(result)
 

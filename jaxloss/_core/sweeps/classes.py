@@ -76,13 +76,13 @@ class Classes:
     def pull(
         self, operands: Operands, rest: Any, cotangent: Any, moving: Operands
     ) -> tuple[Any, Operands]:
-        """The values, and the gradients of what moves in the dtype of X."""
+        """The values, and the gradients of what moves, as from `Rows.pull`."""
         fixed = rest[0]
         sums, top = self.first_pass(operands, fixed)
 
         def finish(sums, own, shared):
             given = dataclasses.replace(operands, own=own, shared=shared)
-            return self.finish(given, rest, sums, top)
+            return where_moving(cotangent, self.finish(given, rest, sums, top))
 
         value, pull_back = jax.vjp(finish, sums, operands.own, operands.shared)
         dsums, down, dshared = pull_back(cotangent)

@@ -129,7 +129,8 @@ def _map_rows(sweep, operands, rest):
             slopes = sweep.pull(*primals, cotangent, moving)[1]
             return jax.tree.map(lambda t, s: s.astype(t.dtype), moving, slopes)
 
-        return values(*primals), linear_map(push, pull, primals, moving)
+        tangents = linear_map(push, pull, primals, moving, takes_none=True)
+        return values(*primals), tangents
 
     values.defjvp(jvp, symbolic_zeros=True)
     return values(operands, rest)

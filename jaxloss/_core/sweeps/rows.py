@@ -76,7 +76,10 @@ class Rows:
     def pull(
         self, operands: Operands, rest: Any, cotangent: Any, moving: Operands
     ) -> tuple[Any, Operands]:
-        """The values, and the gradients of what moves in the dtype of X."""
+        """The values, and the gradients of what moves in the dtype of X.
+
+        Where a cotangent is None there is no value, and what it would cost is left out.
+        """
 
         # On an automatic mesh a product may be a sum over devices, which they exchange
         # in the dtype that it is finished in: that of the operands, unless it is one
@@ -85,8 +88,11 @@ class Rows:
         dtype = finished if operands.rows <= self.largest else None
 
         def step(sums, chunk, rest, cotangent):
+            def values(*arrays):
+                return where_moving(cotangent, self.apply(rest)(*arrays))
+
             x = self.products.logits(chunk.hidden, chunk.kernel)
-            value, pull_back = jax.vjp(self.apply(rest), x, chunk.own, chunk.shared)
+            value, pull_back = jax.vjp(values, x, chunk.own, chunk.shared)
             g, down, dshared = pull_back(cotangent)
             of_hidden = where_moving(moving.hidden, g)
             of_kernel = where_moving(moving.kernel, g)
