@@ -240,6 +240,39 @@ def test_infinite_degrees_are_the_gaussian_and_scale_0_is_a_limit():
         assert np.isnan(jl.student_t_nll_loss(0.0, 1.0, s, v))
 
 
+def test_second_derivatives_of_student_t_at_the_ends_of_the_range():
+    """Degrees whose square leaves the range, and errors over scales that do."""
+    sizes = (3.0, 2.0), (1e-10, 1.0), (1e10, 1.0), (1e20, 1.0), (1e30, 1e-10), (3e38, 1)
+    degrees = 1e-18, 1e-14, 1e-5, 1.0, 30.0, 1e10, np.inf
+    rows = np.float32([(e, s, v) for e, s in sizes for v in degrees])
+
+    def second(at, i, j):
+        """By differences of the definition, over steps of 1e-50 of each argument."""
+        total = mpf(0)
+        for signs in ((1, 1), (1, -1), (-1, 1), (-1, -1)):
+            moved = list(at)
+            for n, sign in zip((i, j), signs, strict=True):
+                moved[n] += sign * at[n] * mpf("1e-50")
+            m, s, v = moved
+            total += signs[0] * signs[1] * student_t(m, 0, s, v)
+        return total / (4 * at[i] * at[j] * mpf("1e-100"))
+
+    def loss(m, s, v):
+        return jl.student_t_nll_loss(m, 0.0, s, v)
+
+    found = jax.jit(jax.vmap(jax.hessian(loss, (0, 1, 2))))(*rows.T)
+    for k, row in enumerate(rows):
+        at = tuple(mpf(float(x)) for x in row)
+        moving = 2 if np.isinf(row[2]) else 3
+        pairs = list(np.ndindex(moving, moving))
+        with mp.workdps(250):
+            true = [float(second(at, i, j)) for i, j in pairs]
+        # Forward mode multiplies one that overflows by 0.
+        if np.all(np.abs(true) < 1e38):
+            ours = [found[i][j][k] for i, j in pairs]
+            np.testing.assert_allclose(ours, true, rtol=2e-5, atol=1e-37, err_msg=row)
+
+
 def test_logarithms_of_means_do_not_leave_the_range():
     """exp(±200) is no float32, and the likelihood is still one."""
     rows = [(s * 200.0, k, a) for s in (1, -1) for k in (0, 3) for a in (1e-8, 0.4, 7)]

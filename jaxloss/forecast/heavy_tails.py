@@ -101,44 +101,113 @@ def student_t_nll_loss(
 #     df/dx = g,     df/ds = (1 - x²)/((1 + z) s),
 #     df/dν = z² N(z)/2 - b (b K'(b) + z/(1 + z)/2),
 #     N(z) = (log(1 + z) - z/(1 + z))/z² = 1/(1 + z) - L(z).
-# Where x² or z may overflow, the fractions are divided by x or x², and beyond
-# |x| = 1e19, df/dm = g/s is computed from m - t = s x.
 @pointwise
 def _student_t(m, t, s, degrees):
-    # The limit at 0 degrees is inf.
-    b = reciprocal(jnp.maximum(degrees, float(jnp.finfo(degrees.dtype).tiny)))
-    sure = (s == 0) & (m == t)
-    x = jnp.where(sure, 0, difference_over(m, t, jnp.where(sure, 1, s)))
-    constant, slope = jax.jvp(_constant, (b,), (b,))  # K(b) and b K'(b)
-    over = jnp.isinf((b * x) * x)
-    within = jnp.where(over | (b == 0), 0, x)
-    z = jnp.where(over, jnp.inf, (b * within) * within)
+    inputs = m, t, s, degrees
+    b, x, z, log1p = _parts(*inputs)
     near = z < 0.5
     small, some = jnp.where(near, z, 0), jnp.where(near, 1, b)
-    rest = log1p_remainder(small)
-    log1p = _log1p_of_square(m, t, s, x, b, z)
-
-    value = (jnp.log(s) + 0.5 * LOG_2_PI) + constant
-    few = ((1 + b) * x) * (x * (1 - small * rest))
+    value = (jnp.log(s) + 0.5 * LOG_2_PI) + _constant(b)
+    few = ((1 + b) * x) * (x * (1 - small * log1p_remainder(small)))
     half = 0.5 * log1p
     value += jnp.where(near, 0.5 * few, half / some + half)
     value = jnp.where(s == 0, jnp.where(m == t, -jnp.inf, jnp.inf), value)
     value = jnp.where(degrees == 0, jnp.inf, value)
+    by_mean = _by_mean(*inputs)
+    return value, (by_mean, -by_mean, _by_scale(*inputs), _by_degrees(*inputs))
 
-    by_mean = _slope_in_mean(m, t, s, x, b)
+
+def _parts(m, t, s, degrees):
+    """b, x, z and log(1 + z)."""
+    # The limit at 0 degrees is inf.
+    b = reciprocal(jnp.maximum(degrees, float(jnp.finfo(degrees.dtype).tiny)))
+    sure = (s == 0) & (m == t)
+    x = jnp.where(sure, 0, difference_over(m, t, jnp.where(sure, 1, s)))
+    over = jnp.isinf((b * x) * x)
+    within = jnp.where(over | (b == 0), 0, x)
+    z = jnp.where(over, jnp.inf, (b * within) * within)
+    return b, x, z, _log1p_of_square(m, t, s, x, b, z)
+
+
+# With p = z/(1 + z), q = 1 - p = 1/(1 + z), and r = dz/dm/(2 (1 + z)) = p/(m - t), the
+# second derivatives are
+#     in m: (1 + b) q (q - p)/s²,     in m and s: -2 q df/dm/s,
+#     in m and ν: r (p - b q),     in s and ν: -p (p - b q)/s,
+#     in s: (q (p - q) + ν p (1 + 2 q))/s², with ν p = x² q,
+#     in ν: b² (c(b) + b c'(b)) + b p (b (1 + q) - p)/2 with c(b) = b K'(b).
+# JAX's own derivative of the slopes squares b and x, which leave the range.
+def _shares(m, t, s, degrees):
+    """x, p, q, p/(m - t) and p - b q."""
+    b, x, z, _ = _parts(m, t, s, degrees)
+    far = z > 1e19  # where 1/z may be flushed to 0
+    large = jnp.abs(x) > 1
+    of_x = 1 / jnp.where(large, x, 1)
+    q = jnp.where(far, (degrees * of_x) * of_x, 1 / (1 + z))
+    p = _part(z)
+    rate = jnp.where(large, p, (b * x) * q) / jnp.where(large, m - t, s)
+    inverse = 1 / (degrees + jnp.where(large, x * x, 1))  # b q, where z may overflow
+    return x, p, q, rate, p - jnp.where(large, inverse, b * q)
+
+
+def _part(z):
+    """z/(1 + z)."""
+    far = z > 1e19
+    return jnp.where(far, 1, share(jnp.where(far, 0, z), jnp.ones_like(z)))
+
+
+@pointwise
+def _by_mean(m, t, s, degrees):
+    """df/dm."""
+    b, x, _, _ = _parts(m, t, s, degrees)
+    value = _slope_in_mean(m, t, s, x, b)
+    x, p, q, rate, gap = _shares(m, t, s, degrees)
+    large = jnp.abs(x) > 1
+    steep = jnp.where(large, value, (1 + b) * (q / s)) * (q - p)
+    steep = steep / jnp.where(large, m - t, s)
+    return value, (steep, -steep, -2 * q * (value / s), rate * gap)
+
+
+# Where x² or z may overflow, the fractions are divided by x or x², and beyond
+# |x| = 1e19, df/dm = g/s is computed from m - t = s x.
+@pointwise
+def _by_scale(m, t, s, degrees):
+    """df/ds."""
+    b, x, z, _ = _parts(m, t, s, degrees)
     plain = (jnp.abs(x) < 1e19) & (z < 1e19)
     own, squared = jnp.where(plain, x, 0), jnp.where(plain, z, 0)
-    by_scale = quotient((1 - own) * (1 + own), 1 + squared)
+    value = ((1 - own) * (1 + own)) / (1 + squared)
     inverse = 1 / jnp.where(plain, 1, x)
     square = inverse * inverse
     flat = (b == 0) & (square == 0)  # x² overflows
     beyond = (square - 1) / jnp.where(plain | flat, 1, square + b)
-    by_scale = jnp.where(plain, by_scale, jnp.where(flat, -jnp.inf, beyond))
-    part = jnp.where(plain, share(squared, jnp.ones_like(z)), 1)  # z/(1 + z)
-    bend = small * (small * (1 / (1 + small) - rest))  # z² N(z)
+    value = jnp.where(plain, value, jnp.where(flat, -jnp.inf, beyond)) / s
+    x, p, q, _, gap = _shares(m, t, s, degrees)
+    mixed = -2 * q * (_by_mean(m, t, s, degrees) / s)
+    grown = jnp.where(plain, (own * q) * own, jnp.where(b == 0, x * x, degrees * p))
+    of_s = 1 / s
+    steep = ((q * (p - q) + grown * (1 + 2 * q)) * of_s) * of_s
+    return value, (mixed, -mixed, steep, -(p / s) * gap)
+
+
+@pointwise
+def _by_degrees(m, t, s, degrees):
+    """df/dν."""
+    b, _, z, log1p = _parts(m, t, s, degrees)
+    near = z < 0.5
+    small = jnp.where(near, z, 0)
+    part = _part(z)
+    bend = small * (small * (1 / (1 + small) - log1p_remainder(small)))  # z² N(z)
     bend = jnp.where(near, bend, log1p - part)
-    by_degrees = 0.5 * bend - b * (slope + 0.5 * part)
-    return value, (by_mean, -by_mean, by_scale / s, by_degrees)
+    slope, change = jax.jvp(_constant_slope, (b,), (b,))
+    value = 0.5 * bend - b * (slope + 0.5 * part)
+    _, p, q, rate, gap = _shares(m, t, s, degrees)
+    steep = b * (b * (slope + change)) + (0.5 * b) * (p * (b * (1 + q) - p))
+    return value, (rate * gap, -rate * gap, -(p / s) * gap, steep)
+
+
+def _constant_slope(b):
+    """c(b) = b K'(b)."""
+    return jax.jvp(_constant, (b,), (b,))[1]
 
 
 def _log1p_of_square(m, t, s, x, b, z):
