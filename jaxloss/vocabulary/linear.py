@@ -130,8 +130,9 @@ def linear_cross_entropy(
         Half-precision inputs are multiplied as they are and summed in float32; the
         gradient of `kernel` is summed over all examples before it is rounded once.
         Value and gradient take 6 times examples x D x C operations. Memory is that of
-        `chunk_size` x C logits and of the gradients. The products skip excluded
-        examples, except those that fill the last chunk.
+        `chunk_size` x C logits and of the gradients. Where there are several chunks of
+        examples, the products skip excluded examples, except those that fill the last
+        chunk. Blocks of classes skip none.
 
     Example:
         >>> import jax.numpy as jnp
