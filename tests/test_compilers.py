@@ -277,9 +277,13 @@ def test_forms_for_accelerators_are_the_same_mathematics(monkeypatch, loss, atol
     jax.clear_caches()
 
 
-def test_triplets_on_a_tpu_have_their_distance(monkeypatch):
-    """Compiles for CPU what a TPU gets: vectors scaled in any case."""
-    x, y = np.float32(20 * np.random.default_rng(0).normal(size=(2, 500, 9)))
+@pytest.mark.parametrize("there", [False, True], ids=["here", "on accelerators"])
+@pytest.mark.parametrize("unit", [1.0, 1e-30, 1e30])
+def test_triplets_have_their_distance(monkeypatch, unit, there):
+    """Here, and compiled for CPU what a TPU or a GPU gets: three sums in any case."""
+    x, y = np.float32(20 * unit * np.random.default_rng(0).normal(size=(2, 500, 9)))
+    x[:100] /= np.float32(unit)  # beside vectors whose squares stay in range
+    y[:100] /= np.float32(unit)
 
     def losses(x):  # the negative is the anchor, at distance 0
         return jl.triplet_margin_loss(x, y, x, eps=0.0, margin=0.0)
@@ -290,11 +294,12 @@ def test_triplets_on_a_tpu_have_their_distance(monkeypatch):
 
     gap = np.float64(x) - np.float64(y)
     distance = np.linalg.norm(gap, axis=1)
-    monkeypatch.setattr(
-        jax.lax,
-        "platform_dependent",
-        lambda *operands, tpu, **_: tpu(*operands),
-    )
+    if there:
+        monkeypatch.setattr(
+            jax.lax,
+            "platform_dependent",
+            lambda *operands, default, **_: default(*operands),
+        )
     value, slope = found()
     jax.clear_caches()
     np.testing.assert_allclose(value, distance, rtol=4 * 2**-23)

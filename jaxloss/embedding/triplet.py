@@ -292,12 +292,13 @@ def _distance(x, y, axis, degree, eps):
     return jnp.where(jnp.isinf(largest), jnp.inf, distance)
 
 
-# d = (Σ (x - y)² + eps)^(1/2) and ∂d/∂x = (x - y)/d, which is taken as 0 at d = 0. The
-# vectors are scaled before they are squared, at the cost of two more passes over them,
-# only if some sum of squares in the batch would overflow or underflow. XLA for TPU
-# scales them in any case, in fewer passes than the condition would take.
-# The forward rule uses y - x and the backward rule x - y on purpose: XLA for CPU would
-# store a difference that both passes share, one more array of the vectors' size.
+# d = (Σ (x - y)² + eps)^(1/2) and ∂d/∂x = (x - y)/d, which is taken as 0 at d = 0.
+# Where that sum over- or underflows, one of two others does not, of vectors that a
+# power of two makes smaller or larger (Blue's three accumulators, as LAPACK has them).
+# On CPU the one that is needed is another pass over the vectors, only taken if some sum
+# in the batch leaves the range; XLA for TPU and GPU makes all three sums in one pass.
+# Passes use y - x and x - y by turns: XLA for CPU would store a difference that two of
+# them share, one more array of the vectors' size.
 def _euclidean_forward(x, y, eps, *, axis):
     gap = y - x
     total = jnp.sum(gap * gap, axis=axis) + eps
@@ -305,29 +306,33 @@ def _euclidean_forward(x, y, eps, *, axis):
     # The squares that underflow lose at most D · tiny together: less than eps / 8 of a
     # sum above `least`.
     least = 8 * x.shape[axis] * float(info.tiny / info.eps)
-    in_range = jnp.all((total > least) & jnp.isfinite(total))
+    in_range = ~jnp.any((total <= least) | jnp.isinf(total))
+    down, up = 2.0 ** -int(0.55 * info.maxexp), 2.0 ** int(-0.8 * info.minexp)
 
     def direct(total, *_):
         return jnp.sqrt(total)
 
-    def scaled(_, x, y, eps):
-        return _scaled_distance(x, y, eps, axis)
+    def scaled(total, x, y, eps):
+        factor = jnp.where(total <= least, up, jnp.where(jnp.isinf(total), down, 1))
+        return _scaled_distance(y - x, eps, axis, factor.astype(x.dtype))
 
-    d = short_cut(in_range, direct, scaled, total, x, y, eps)
+    def at_once(total, x, y, eps):
+        far = _scaled_distance(y - x, eps, axis, jnp.full_like(total, down))
+        near = _scaled_distance(x - y, eps, axis, jnp.full_like(total, up))
+        d = jnp.where(jnp.isinf(total), far, jnp.sqrt(total))
+        return jnp.where(total <= least, near, d)
+
+    d = short_cut(in_range, direct, scaled, at_once, total, x, y, eps)
     return d, (x, y, eps)
 
 
-def _scaled_distance(x, y, eps, axis):
-    """The distance over the whole floating-point range, by scaling each vector."""
-    largest = jnp.max(jnp.maximum(x, y) - jnp.minimum(x, y), axis=axis, initial=0)
-    root = jnp.sqrt(eps)
-    scale = scale_of(jnp.maximum(largest, root))
-    shrink = 1 / scale
+def _scaled_distance(gap, eps, axis, factor):
+    """The distance by way of vectors times a power of two."""
     # The square of the bound is infinite, and so is an infinite distance.
-    bound = float(jnp.finfo(x.dtype).max)
-    ratio = squarable_value(y - x, jnp.expand_dims(shrink, axis), bound)
-    offset = squarable_value(root, shrink)
-    return scale * jnp.sqrt(jnp.sum(ratio * ratio, axis=axis) + offset * offset)
+    bound = float(jnp.finfo(gap.dtype).max)
+    ratio = squarable_value(gap, jnp.expand_dims(factor, axis), bound)
+    offset = squarable_value(jnp.sqrt(eps), factor, bound)
+    return jnp.sqrt(jnp.sum(ratio * ratio, axis=axis) + offset * offset) / factor
 
 
 def _euclidean_backward(residuals, cotangent, *, axis):
