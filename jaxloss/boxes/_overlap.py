@@ -16,9 +16,9 @@ Format = Literal["xyxy", "xywh", "cxcywh"]
 
 
 class Lengths(NamedTuple):
-    """Lengths along the axes x and y, [..., 2], in a unit per example.
+    """Lengths along one axis, [...], in a unit per example.
 
-    Along each axis the first box has the width `both + own`, the second one
+    The first box has the width `both + own`, the second one
     `both + other`, and the hull `both + own + other + gap`. All four are at least 0.
     """
 
@@ -27,7 +27,7 @@ class Lengths(NamedTuple):
     other: jax.Array  # what the second box has beside it
     gap: jax.Array  # what neither covers
     center: jax.Array  # from the second center to the first
-    same: jax.Array  # boolean, [...]: the two boxes are equal
+    same: jax.Array  # boolean: the two boxes are equal along this axis
 
 
 # Along one axis, with the first box from x1 to x2 and the second from y1 to y2, the
@@ -40,10 +40,17 @@ class Lengths(NamedTuple):
 # the valid box within the corners of an inverted one. Two inverted boxes have the hull
 # max(-w, -v, -p, -q). An overlap of exactly 0 counts as one: its slope opens a box of
 # width 0. Where two differences tie, each gets half of the slope, as in PyTorch.
-def lengths(boxes: jax.Array, targets: jax.Array, form: Format) -> Lengths:
-    """The lengths of pairs of boxes, [..., 4], in any unit."""
-    unit = _unit(boxes, targets)[..., None]
-    a, b = boxes * unit, targets * unit
+# One array per axis: of arrays of both, XLA for CPU stores the slope of each part.
+def lengths(
+    boxes: jax.Array, targets: jax.Array, form: Format
+) -> tuple[Lengths, Lengths]:
+    """The lengths of pairs of boxes, [..., 4], in any unit, along x and along y."""
+    unit = _unit(boxes, targets)
+    a, b = ([x[..., i] * unit for i in range(4)] for x in (boxes, targets))
+    return _along(a[::2], b[::2], form), _along(a[1::2], b[1::2], form)
+
+
+def _along(a, b, form) -> Lengths:
     w, v, left, right, p, q, center = _differences(a, b, form)
     least = jnp.minimum(jnp.minimum(w, v), jnp.minimum(p, q))
     overlap = least >= 0
@@ -58,7 +65,7 @@ def lengths(boxes: jax.Array, targets: jax.Array, form: Format) -> Lengths:
         jnp.where(overlap, other_beside, other_width),
         jnp.where(overlap, 0, around),
         center,
-        jnp.all((left == 0) & (right == 0), axis=-1),
+        (left == 0) & (right == 0),
     )
 
 
@@ -72,7 +79,7 @@ def _unit(boxes, targets):
 
 def _differences(a, b, form):
     """w, v, left, right, p, q and the distance of the centers; see above."""
-    (a_first, a_last), (b_first, b_last) = ((x[..., :2], x[..., 2:]) for x in (a, b))
+    (a_first, a_last), (b_first, b_last) = a, b
     first = a_first - b_first
     if form == "xyxy":
         right = a_last - b_last
@@ -105,8 +112,8 @@ class Regions(NamedTuple):
     one_minus_iou: jax.Array
     empty: jax.Array  # the share of the hull that neither box covers
     distance: jax.Array  # squared distance of centers over the hull's squared diagonal
-    sides: jax.Array  # [..., 2], the first box's width and height, in some unit
-    other_sides: jax.Array
+    sides: tuple[jax.Array, jax.Array]  # the first box's width and height, in a unit
+    other_sides: tuple[jax.Array, jax.Array]
     same: jax.Array
 
 
@@ -117,33 +124,41 @@ class Regions(NamedTuple):
 # All terms are at least 0, so that 1 - I/U = (A - I + B - I)/U and (C - U)/C keep their
 # digits for boxes that nearly agree. Both are ratios, and do not depend on the lengths
 # by which each axis is divided: the gradients of those are stopped.
-def regions(x: Lengths) -> Regions:
-    hull = x.both + x.own + x.other + x.gap
-    scale = stop_gradient(jnp.where(hull == 0, 1, hull))
-    both, own, other, gap = (y / scale for y in (x.both, x.own, x.other, x.gap))
-    beside = _area(own, both + own) + _area(both, own)
-    beside += _area(other, both + other) + _area(both, other)
+def regions(x: Lengths, y: Lengths) -> Regions:
+    hulls = tuple(z.both + z.own + z.other + z.gap for z in (x, y))
+    scales = tuple(stop_gradient(jnp.where(hull == 0, 1, hull)) for hull in hulls)
+    both, own, other, gap = (
+        tuple(part / scale for part, scale in zip(parts, scales, strict=True))
+        for parts in zip(x[:4], y[:4], strict=True)
+    )
+    beside = _area(own, _plus(both, own)) + _area(both, own)
+    beside += _area(other, _plus(both, other)) + _area(both, other)
     common = _area(both, both)
     union = common + beside
-    covered = both + own + other
+    covered = _plus(_plus(both, own), other)
     uncovered = _area(own, other) + _area(other, own)
-    uncovered += _area(gap, covered + gap) + _area(covered, gap)
+    uncovered += _area(gap, _plus(covered, gap)) + _area(covered, gap)
     # 0/0 is 1 for two empty boxes that differ.
     missed = jnp.where(union == 0, 1, share(beside, common))
 
-    longer = jnp.max(scale, axis=-1, keepdims=True)
-    diagonal = jnp.sum((hull / longer) ** 2, axis=-1)
-    between = jnp.sum((x.center / longer) ** 2, axis=-1)
+    longer = jnp.maximum(*scales)
+    diagonal = sum((hull / longer) ** 2 for hull in hulls)
+    between = sum((z.center / longer) ** 2 for z in (x, y))
     distance = quotient(between, jnp.where(diagonal == 0, 1, diagonal))
     return Regions(
         missed, share(uncovered, union), distance,
-        x.both + x.own, x.both + x.other, x.same,
+        (x.both + x.own, y.both + y.own), (x.both + x.other, y.both + y.other),
+        x.same & y.same,
     )  # fmt: skip
+
+
+def _plus(a, b):
+    return a[0] + b[0], a[1] + b[1]
 
 
 def _area(x, y):
     """x along the first axis times y along the second."""
-    return x[..., 0] * y[..., 1]
+    return x[0] * y[1]
 
 
 def arguments(boxes, targets, form, where, weights, reduction) -> tuple[Regions, Tail]:
@@ -158,4 +173,4 @@ def arguments(boxes, targets, form, where, weights, reduction) -> tuple[Regions,
             )
     tail = checks.tail(where, weights, reduction, shape=a.shape[:-1], dtype=a.dtype)
     a, b = tail.spread(a.shape[:-1]).select(a, b, axes=(a.ndim - 1,))
-    return regions(lengths(a, b, form)), tail
+    return regions(*lengths(a, b, form)), tail

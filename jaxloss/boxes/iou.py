@@ -216,8 +216,8 @@ def _angle(sides):
     The angle does not depend on the unit of the sides, so its gradient is stopped. In
     the unit of the longer side, width² + height² in its slope is in [1, 2].
     """
-    longer = stop_gradient(jnp.max(sides, axis=-1))
+    longer = stop_gradient(jnp.maximum(*sides))
     exists = longer > 0
     unit = jnp.where(exists, longer, 1)
-    width, height = sides[..., 0] / unit, sides[..., 1] / unit
+    width, height = sides[0] / unit, sides[1] / unit
     return jnp.arctan2(width, jnp.where(exists, height, 1)), exists
