@@ -153,8 +153,13 @@ def landscape(axes, loss, reach, size=41):
     return ticks, values, slope
 
 
-def surface(loss):
-    """Three logits in, the last one 0: the loss over the others, and a cut."""
+def surface(loss, beside=None):
+    """Three logits in, the last one 0: the loss over the others, and a cut.
+
+    Args:
+        loss: The loss of the logits.
+        beside: Another, whose cut is dotted, to see what differs.
+    """
 
     def of_two(logits):
         return loss(jnp.pad(logits, [(0, 0), (0, 0), (0, 1)]))
@@ -167,10 +172,14 @@ def surface(loss):
         left.set(xlabel="logit of class 0", ylabel="logit of class 1")
         right.plot(ticks, values[cut], **LINES[0], label="loss")
         right.plot(ticks, slope[cut, :, 0], **LINES[1], label="derivative")
+        if beside is not None:
+            logits = jnp.pad(ticks[:, None], [(0, 0), (0, 2)])
+            dotted = {"color": GREY, "ls": ":", "lw": 1.4, "zorder": 1}
+            right.plot(ticks, beside(logits), **dotted, label="cross entropy")
         right.axhline(0, color=GREY, lw=0.6, zorder=0)
         right.set(title="along the line", xlabel="logit of class 0")
         right.set_box_aspect(1)
-        figure.legend(loc="outside lower right", ncols=2, columnspacing=1)
+        figure.legend(loc="outside lower right", ncols=3, columnspacing=0.8)
 
     return draw
 
@@ -267,24 +276,32 @@ def by_margin(*margins):
 
 
 def mask(loss):
-    """A region and its prediction in: where the loss pulls the logit of each pixel."""
+    """A region in: the loss of discs of every size, and the pull on a shifted one."""
     row, column = jnp.mgrid[:24, :24]
     distance = jnp.hypot(row - 12, column - 9)
     true = (distance < 6).astype(float)
     logits = 6 - 1.2 * jnp.hypot(row - 12.5, column - 14.0)
+    radius = jnp.linspace(1, 12, 45)
+
+    def of_radius(loss):
+        return jax.jit(jax.vmap(lambda r: loss(3 * (r - distance), true)))(radius)
+
+    def dice(x, true):
+        return jl.binary_dice_loss(x[None], true[None]).sum()
 
     def draw(figure):
         left, right = figure.subplots(1, 2)
-        value, slope = jax.jit(jax.value_and_grad(loss))(logits, true)
-        way = -np.asarray(slope)
-        shade(left, jax.nn.sigmoid(logits))
+        way = -np.asarray(jax.jit(jax.grad(loss))(logits, true))
+        left.plot(radius, of_radius(loss), **LINES[0], label="loss")
+        left.plot(radius, of_radius(dice), color=GREY, ls=":", label="binary Dice")
+        left.axvline(6, color=ORANGE, lw=0.8)
+        left.set(title="discs in its place", xlabel="radius", ylim=(0, None))
         shade(right, way / abs(way).max())
-        left.set_title(f"prediction: loss {value:.2f}")
         right.set_title("pull on the logits")
-        for axes in (left, right):
-            axes.contour(distance, [6], colors=[INK], linewidths=1.2)
-            axes.set(xticks=[], yticks=[])
-            axes.spines[:].set_visible(True)
+        right.contour(distance, [6], colors=[INK], linewidths=1.2)
+        right.set(xticks=[], yticks=[])
+        right.spines[:].set_visible(True)
+        figure.legend(loc="outside lower left", ncols=2, columnspacing=1)
 
     return draw
 
@@ -732,11 +749,20 @@ PROBABILITY = jnp.linspace(0.01, 0.99, 99)
 
 
 def label(loss, **options):
-    return surface(lambda logits: loss(logits, jnp.array(0), **options))
+    plain = jl.softmax_cross_entropy_with_integer_labels
+    return surface(
+        lambda logits: loss(logits, jnp.array(0), **options),
+        None if loss is plain else lambda logits: plain(logits, jnp.array(0)),
+    )
 
 
 def dense(loss, labels=MOSTLY_FIRST, **options):
-    return surface(lambda logits: loss(logits, labels, **options))
+    plain = jl.softmax_cross_entropy
+    compare = "softmax_cross" not in loss.__name__ and jnp.sum(labels) == 1
+    return surface(
+        lambda logits: loss(logits, labels, **options),
+        (lambda x: plain(x, labels)) if compare else None,
+    )
 
 
 def coins(loss):
@@ -1304,17 +1330,19 @@ SEQUENCE = {
 }
 
 OVERLAP = (
-    "A predicted disc to the right of the true one: the loss pulls logits up inside "
-    "the true outline and down outside it, most where the prediction is undecided."
+    "The loss of discs in the right place is least at the true radius. A disc that is "
+    "too far right is pulled up inside the true outline and down outside it, most "
+    "where the prediction is undecided."
 )
 MISSES = (
-    "A predicted disc to the right of the true one: with a beta of 0.9 the loss pulls "
-    "the logits inside the true outline up much more than it pulls those outside down."
+    "With a beta of 0.9 discs that are too large cost less than those too small. A "
+    "disc that is too far right is pulled up inside the true outline much more than it is "
+    "pulled down outside it."
 )
 RANKS = (
-    "A predicted disc to the right of the true one: the loss pulls logits up inside "
-    "the true outline and down outside it, where they are wrong, more strongly the "
-    "larger the error is among all errors."
+    "The loss of discs in the right place is least at the true radius. A disc that is "
+    "too far right is pulled up inside the true outline and down outside it, where it "
+    "is wrong, more strongly the larger the error is among all errors."
 )
 SEGMENTATION = {
     "binary_dice_loss": Card(
