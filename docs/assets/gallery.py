@@ -1336,8 +1336,8 @@ OVERLAP = (
 )
 MISSES = (
     "With a beta of 0.9 discs that are too large cost less than those too small. A "
-    "disc that is too far right is pulled up inside the true outline much more than it is "
-    "pulled down outside it."
+    "disc that is too far right is pulled up inside the true outline much more than it "
+    "is pulled down outside it."
 )
 RANKS = (
     "The loss of discs in the right place is least at the true radius. A disc that is "
