@@ -4,6 +4,8 @@ On an explicit mesh the placement is part of every type, and an operation that c
 tell where its result lies fails; on an automatic one the compiler finds it.
 """
 
+import contextlib
+
 import jax
 import numpy as np
 import pytest
@@ -54,8 +56,17 @@ def value_and_gradient(loss, real, rest, ct):
     return value, pull_back(ct)[0]
 
 
+@pytest.mark.parametrize(
+    "context",
+    [
+        contextlib.nullcontext,
+        pytest.param(jax.set_mesh, marks=pytest.mark.exhaustive),
+    ],
+    ids=["types alone", "set_mesh"],
+)
 @each_case(once=True)
-def test_spread_arrays_have_the_loss_and_gradient_of_one_device(case):
+def test_spread_arrays_have_the_loss_and_gradient_of_one_device(case, context):
+    """The arrays' types tell where they lie, with or without `jax.set_mesh`."""
     real, rest = weighted(case)
     keep = np.arange(6) != 1
 
@@ -78,7 +89,7 @@ def test_spread_arrays_have_the_loss_and_gradient_of_one_device(case):
             }
             for part in (real, rest)
         ]
-        with jax.set_mesh(mesh):
+        with context(mesh):
             found = results(*placed, cotangent(case))
         if case.independent and mesh.shape["examples"] > 1:
             assert found[0].sharding.spec[0] == "examples"

@@ -7,6 +7,8 @@ the mesh axis over which the functions below add up.
 """
 
 import math
+from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -67,6 +69,33 @@ def whole(x: jax.Array, axis: int) -> jax.Array:
     sharding = jax.typeof(x).sharding
     spec = [None if a == axis % x.ndim else s for a, s in enumerate(sharding.spec)]
     return jax.sharding.reshard(x, sharding.update(spec=PartitionSpec(*spec)))
+
+
+def on_each_device(
+    function: Callable[..., Any],
+    arrays: tuple[Any, ...],
+    specs: tuple[Any, ...],
+    out_specs: Any,
+) -> Any:
+    """function(*arrays) of each device's part, on an explicit mesh.
+
+    The mesh comes from the arrays' types, so that no `jax.set_mesh` is needed.
+
+    Args:
+        function: Of the parts; sums over the devices where the result is to be whole.
+        arrays: Trees of arrays, at least one of which is spread over the mesh.
+        specs: A `PartitionSpec` for each array, in trees of the same structure.
+        out_specs: Those of the result.
+    """
+    placements = map(placement, jax.tree.leaves(arrays))
+    mesh = next(found.mesh for found in placements if found is not None)
+    arrays = jax.tree.map(
+        lambda x, spec: jax.sharding.reshard(x, NamedSharding(mesh, spec)),
+        arrays,
+        specs,
+    )
+    mapped = jax.shard_map(function, mesh=mesh, in_specs=specs, out_specs=out_specs)
+    return mapped(*arrays)
 
 
 def check_split(name: str, x: jax.Array, axis_name: str | None) -> None:

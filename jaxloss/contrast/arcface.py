@@ -21,6 +21,7 @@ from jaxloss._core.devices import (
     check_split,
     class_count,
     max_over_devices,
+    on_each_device,
     own_index,
     sum_over_devices,
     whole,
@@ -180,14 +181,11 @@ def _losses(arrays, tail, options):
     axis = spread_over(arrays.embeddings)
     by_example, everywhere = PartitionSpec(axis), PartitionSpec()
     specs = _Arrays(by_example, everywhere, by_example, (everywhere,) * 3)
-    arrays = jax.tree.map(jax.sharding.reshard, arrays, specs)
-    return tail.reduce(
-        jax.shard_map(
-            lambda arrays: _per_example(arrays, options),
-            in_specs=(specs,),
-            out_specs=by_example,
-        )(arrays)
-    )
+
+    def local(arrays):
+        return _per_example(arrays, options)
+
+    return tail.reduce(on_each_device(local, (arrays,), (specs,), by_example))
 
 
 def _per_example(arrays, options):

@@ -14,7 +14,12 @@ from jaxloss._core.arguments import checks
 from jaxloss._core.arguments.checks import at_least
 from jaxloss._core.arguments.public import public
 from jaxloss._core.arguments.types import ArrayLike
-from jaxloss._core.devices import max_over_devices, sum_over_devices, whole
+from jaxloss._core.devices import (
+    max_over_devices,
+    on_each_device,
+    sum_over_devices,
+    whole,
+)
 from jaxloss._core.numerics.exact import scale_of, squarable
 from jaxloss._core.numerics.functions import relu
 from jaxloss._core.sweeps.pairs import spread_over
@@ -264,14 +269,13 @@ def _of_whole_batch(
         return loss(views, parameters, axis_name)
     by_example = PartitionSpec(axis)
     specs = jax.tree.map(lambda _: by_example, views)
-    views = jax.tree.map(jax.sharding.reshard, views, specs)
+    everywhere = PartitionSpec()
 
     def local(views, parameters):
         return loss(views, parameters, axis)
 
-    return jax.shard_map(
-        local, in_specs=(specs, PartitionSpec()), out_specs=PartitionSpec()
-    )(views, parameters)
+    specs = specs, jax.tree.map(lambda _: everywhere, parameters)
+    return on_each_device(local, (views, parameters), specs, everywhere)
 
 
 def _count(x, keep, axis_name):

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 from jax.lax import stop_gradient
 
+from jaxloss._core.devices import broadcast_to
 from jaxloss._core.rule.analytic import analytic
 
 
@@ -27,7 +28,8 @@ def ranked(errors, hit, weights):
         hit: Boolean, [N, P], the pixels of the region.
         weights: Real, [N, P], at least 0.
     """
-    order = jnp.argsort(-stop_gradient(errors), axis=-1)
+    hit, weights = (broadcast_to(x, errors) for x in (hit, weights))
+    order = broadcast_to(jnp.argsort(-stop_gradient(errors), axis=-1), errors)
     e, h, w = (jax.vmap(_at)(x, order) for x in (errors, hit, weights))
     inside, outside = jnp.where(h, w, 0), jnp.where(h, 0, w)
     size = jnp.sum(inside, axis=-1, keepdims=True)

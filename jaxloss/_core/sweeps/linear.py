@@ -28,7 +28,11 @@ import jax.numpy as jnp
 from jax import lax
 from jax.sharding import PartitionSpec
 
-from jaxloss._core.devices import agree_as, automatic_devices
+from jaxloss._core.devices import (
+    agree_as,
+    automatic_devices,
+    on_each_device,
+)
 from jaxloss._core.numerics.exact import with_derivative_of
 from jaxloss._core.rule.linear_map import linear_map
 from jaxloss._core.rule.varying import vary_alike, vary_as
@@ -299,10 +303,8 @@ def _where_rows_lie(function, operands, fixed, keep, options, *, summed, split=T
         all_by_row(operands.hidden), kernel, all_by_row(operands.own), shared
     )
     specs = rows, all_by_row(fixed), all_by_row(keep)
-    arrays = jax.tree.map(jax.sharding.reshard, (operands, fixed, keep), specs)
-    return jax.shard_map(
-        local, in_specs=specs, out_specs=everywhere if summed else by_row
-    )(*arrays)
+    arrays, out_specs = (operands, fixed, keep), everywhere if summed else by_row
+    return on_each_device(local, arrays, specs, out_specs)
 
 
 def _gather(kernel, parts):

@@ -21,6 +21,7 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import PartitionSpec
 
+from jaxloss._core.devices import on_each_device
 from jaxloss._core.rule.linear_map import linear_map
 from jaxloss._core.rule.varying import vary_alike, varying
 from jaxloss._core.sweeps.blocks import Facts, Operands, Options, Rule, Sweeps
@@ -221,12 +222,11 @@ def _where_examples_lie(function, real, facts, options):
     specs = jax.tree.map(
         lambda x: by_example if x.ndim else PartitionSpec(), (real, facts)
     )
-    arrays = jax.tree.map(jax.sharding.reshard, (real, facts), specs)
 
     def local(real, facts):
         return function(real, facts, options)
 
-    return jax.shard_map(local, in_specs=specs, out_specs=by_example)(*arrays)
+    return on_each_device(local, (real, facts), specs, by_example)
 
 
 def _alike(real, facts):
