@@ -43,9 +43,7 @@ def entropy(g: Gaps) -> jax.Array:
     """The entropy, [...]."""
     e = g.exponentials
     behind = jnp.where(e == 0, 0, -g.gap)
-    whole = g.alone + g.sum(e)
-    mean = g.sum(e * behind) / jnp.where(whole == 0, 1, whole)
-    return (g.log_sum + mean)[..., 0]
+    return (g.log_sum + g.sum(e * behind) / g.whole)[..., 0]
 
 
 def log_probs_at(g: Gaps, ids: jax.Array) -> jax.Array:

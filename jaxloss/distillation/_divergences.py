@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxloss._core.arguments import checks
-from jaxloss._core.compilers import in_pieces
+from jaxloss._core.compilers import in_pieces, recomputed
 from jaxloss._core.devices import broadcast_batch, broadcast_to, sum_over_devices
 from jaxloss._core.numerics.divergence import (
     jensen_shannon_rule,
@@ -18,7 +18,12 @@ from jaxloss._core.numerics.divergence import (
     kl_term,
     shift_of_ratio,
 )
-from jaxloss._core.numerics.probability import LogSoftmax, log_softmax
+from jaxloss._core.numerics.probability import (
+    LogSoftmax,
+    gaps,
+    log_softmax_of,
+    made_again,
+)
 from jaxloss._core.rule.analytic import pointwise
 
 Divergence = Literal["forward_kl", "reverse_kl", "jensen_shannon"]
@@ -68,11 +73,17 @@ def divergence_of_logits(
 # is minus the sum of the others. A class without probability has a fixed logit.
 @pointwise
 def _of_logits(student, teacher, beta, *, divergence, axis_name):
-    of_rows = functools.partial(_value_and_slopes, divergence, axis_name)
-    return in_pieces(of_rows, student, teacher, beta, axis_name=axis_name)
+    of_rows, again = (
+        functools.partial(_value_and_slopes, divergence, axis_name, again)
+        for again in (False, True)
+    )
+    arrays = student, teacher, beta
+    return in_pieces(of_rows, *arrays, axis_name=axis_name, otherwise=again)
 
 
-def _value_and_slopes(divergence, axis_name, student, teacher, beta):
+def _value_and_slopes(divergence, axis_name, again, student, teacher, beta):
+    """With `again`, each pass over the classes makes what it reads once more."""
+
     def total(x):
         return sum_over_devices(jnp.sum(x, axis=-1, keepdims=True), axis_name)
 
@@ -83,25 +94,38 @@ def _value_and_slopes(divergence, axis_name, student, teacher, beta):
             by = jnp.where(most, -total(jnp.where(most, 0, by)), by)
         return jnp.where(jnp.isneginf(of.log_p), 0, by)
 
-    p = log_softmax(teacher, -1, axis_name)
-    q = log_softmax(student, -1, axis_name)
+    rows = [(gaps(x, -1, axis_name), x) for x in (teacher, student)]
+
+    def distributions():
+        return [log_softmax_of(made_again(g, x) if again else g) for g, x in rows]
+
+    def terms(p, q, shift):
+        lost = p.lost - shift
+        if divergence == "forward_kl":
+            f, (by_p, by_q, *_) = kl_rule(p.log_p, q.log_p, lost, q.lost)
+        elif divergence == "reverse_kl":
+            f, (by_q, by_p, *_) = kl_rule(q.log_p, p.log_p, q.lost, lost)
+        else:
+            each = broadcast_to(beta[..., None], p.log_p)
+            f, (by_p, by_q, *_, by_beta) = jensen_shannon_rule(
+                p.log_p, q.log_p, lost, q.lost, each
+            )
+            return f, by_p, by_q, by_beta
+        return f, by_p, by_q, jnp.zeros_like(f)
+
+    p, q = distributions()
     shift = shift_of_ratio(p, q, -1, axis_name)
-    p = p._replace(lost=p.lost - shift)
-    by_beta = jnp.zeros_like(beta)
-    if divergence == "forward_kl":
-        terms, (by_p, by_q, *_) = kl_rule(p.log_p, q.log_p, p.lost, q.lost)
-    elif divergence == "reverse_kl":
-        terms, (by_q, by_p, *_) = kl_rule(q.log_p, p.log_p, q.lost, p.lost)
-    else:
-        each = broadcast_to(beta[..., None], p.log_p)
-        terms, (by_p, by_q, *_, by_beta) = jensen_shannon_rule(
-            p.log_p, q.log_p, p.lost, q.lost, each
-        )
-        by_beta = total(by_beta)[..., 0]
+    if again:
+        p, q = distributions()
+    f, by_p, by_q, by_beta = terms(p, q, shift)
+    value, by_beta = (total(x)[..., 0] for x in (f, by_beta))
+    if again:
+        p, q = distributions()
+        _, by_p, by_q, _ = terms(p, q, recomputed(shift))
     # Of KL(a|b) the slopes by log b are b - a, which add up to 0 as they are.
     of_student = slope(by_q, q, divergence == "forward_kl")
     of_teacher = slope(by_p, p, divergence == "reverse_kl")
-    return total(terms)[..., 0], (of_student, of_teacher, by_beta)
+    return value, (of_student, of_teacher, by_beta)
 
 
 def divergence_terms(

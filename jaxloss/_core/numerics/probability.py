@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 from jax.lax import bitcast_convert_type, logistic, stop_gradient
 
-from jaxloss._core.compilers import zero_where_equal
+from jaxloss._core.compilers import recomputed, zero_where_equal
 from jaxloss._core.devices import sum_over_devices
 from jaxloss._core.numerics.exact import two_difference, two_finite_difference
 from jaxloss._core.numerics.functions import LOG_2_PARTS, power_series
@@ -41,6 +41,7 @@ class Gaps(NamedTuple):
     exponentials: jax.Array  # 0 for a class that alone has the maximum
     top: jax.Array  # the maximum, one number a row
     log_sum: jax.Array  # log Σ e^gap, one number a row
+    whole: jax.Array  # Σ e^gap, one number a row; 1 where no class is possible
     alone: jax.Array  # 1 where one class alone has the maximum, else 0
     axis: Axes
     axis_name: str | None
@@ -66,29 +67,44 @@ def gaps(x: jax.Array, axis: Axes, axis_name: str | None = None) -> Gaps:
     alone = count == 1
     first = first & alone
     top = jnp.where(alone, total(jnp.where(first, x, 0)), level)
+    one = alone.astype(x.dtype)
+    gap, lost, e = _below(x, level, top, first)
+    rest = total(e)
+    none = rest + one == 0  # no class is possible
+    log_sum = jnp.log1p(jnp.where(none, 0, rest - (1 - one)))
+    whole = jnp.where(none, 1, rest + one)
+    return Gaps(gap, lost, e, top, log_sum, whole, one, axis, axis_name)
+
+
+def _below(x, level, top, first):
+    """Gaps to the maximum, what rounding took from them, and their exponentials."""
     # An impossible class has a logit without a gradient.
     gap, lost = two_difference(jnp.where(jnp.isneginf(x), -jnp.inf, x), top)
     gap, lost = zero_where_equal(gap, x, level), jnp.where(x == level, 0, lost)
     # Else the cotangent of the largest logit would be that of its gap less the sum of
     # all, in which rounding hides the others.
     gap = jnp.where(first, 0, gap)
-    e = jnp.where(first, 0, jnp.exp(gap) * (1 + lost))
-    rest = total(e)
-    one = alone.astype(x.dtype)
-    none = rest + one == 0  # no class is possible
-    log_sum = jnp.log1p(jnp.where(none, 0, rest - (1 - one)))
-    return Gaps(gap, lost, e, top, log_sum, one, axis, axis_name)
+    return gap, lost, jnp.where(first, 0, jnp.exp(gap) * (1 + lost))
+
+
+def made_again(g: Gaps, x: jax.Array) -> Gaps:
+    """The gaps of x once more, so that no array of them is kept for the next pass."""
+    top, log_sum, whole, alone = map(recomputed, (g.top, g.log_sum, g.whole, g.alone))
+    gap, lost, e = _below(x, top, top, (x == top) & (alone == 1))
+    return Gaps(gap, lost, e, top, log_sum, whole, alone, g.axis, g.axis_name)
 
 
 def log_softmax(
     logits: jax.Array, axis: Axes, axis_name: str | None = None
 ) -> LogSoftmax:
     """log softmax(logits) with the digits that rounding takes, and softmax(logits)."""
-    g = gaps(logits, axis, axis_name)
+    return log_softmax_of(gaps(logits, axis, axis_name))
+
+
+def log_softmax_of(g: Gaps) -> LogSoftmax:
     log_p, lost = two_difference(g.gap, g.log_sum)
-    whole = g.alone + g.sum(g.exponentials)
     own_top = (g.gap == 0) & (g.alone == 1)
-    p = jnp.where(own_top, 1, g.exponentials) / jnp.where(whole == 0, 1, whole)
+    p = jnp.where(own_top, 1, g.exponentials) / g.whole
     return LogSoftmax(log_p, stop_gradient(lost + g.lost), p)
 
 
