@@ -100,7 +100,8 @@ def linear_cross_entropy(
             None, a CPU takes D of them, but at least 1,024 and at most 4,096. A TPU or
             a GPU takes all examples if their logits need no more memory than `kernel`,
             and else blocks of 4 D classes, which need a third more arithmetic and far
-            less memory.
+            less memory; on an automatic mesh of several devices, chunks as on a CPU,
+            times their number.
         axis_name: The mesh axis over which the classes are split, inside
             `jax.shard_map`: each device holds its own classes of `kernel`, `bias` and
             `class_weights`, and `labels` index the classes of all devices. Devices
