@@ -34,7 +34,11 @@ MUTANTS = [
         "return cotangent, None",
     ),
     # The transpose of the transpose is the transpose again.
-    ("rule/linear_map.py", "push=pull, pull=push", "push=pull, pull=pull"),
+    (
+        "rule/linear_map.py",
+        "pull=_some_of(push, given)",
+        "pull=_of_some(pull, constants, given, len(cotangents))",
+    ),
     # The mean divides by the number of examples, whatever they weigh.
     (
         "arguments/tail.py",
@@ -50,8 +54,8 @@ MUTANTS = [
     # What rounding took from a difference is lost.
     (
         "numerics/exact.py",
-        "lost = (a - (d - kept)) - (b + kept)",
-        "lost = 0 * ((a - (d - kept)) - (b + kept))",
+        "return difference, (a - (d - kept)) - (b + kept)",
+        "return difference, 0 * ((a - (d - kept)) - (b + kept))",
     ),
     # Near 0 the hyperbolic tangent cancels.
     ("numerics/functions.py", "small = a < 0.7", "small = a < 0.01"),
