@@ -63,6 +63,9 @@ def test_linear_function_whose_transpose_is_told():
     np.testing.assert_array_equal(jax.jit(apply)(matrix, x), matrix @ x)
     pull_back = jax.linear_transpose(lambda x: apply(matrix, x), x)
     np.testing.assert_array_equal(pull_back(y)[0], 10 * (matrix.T @ y))
+    # The transpose of the transpose is the function.
+    again = jax.linear_transpose(lambda y: pull_back(y)[0], y)
+    np.testing.assert_array_equal(again(x)[0], matrix @ x)
     # By the constants it is differentiated as it is written.
     tangent = jax.jvp(lambda m: apply(m, x), (matrix,), (matrix,))[1]
     np.testing.assert_array_equal(tangent, matrix @ x)
