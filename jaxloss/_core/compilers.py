@@ -17,7 +17,7 @@ import jax.numpy as jnp
 from jax.lax import stop_gradient
 
 from jaxloss._core.devices import automatic_devices, placement
-from jaxloss._core.rule.known import known
+from jaxloss._core.rule.known import known_as
 from jaxloss._core.rule.varying import vary_as
 
 Axes = int | tuple[int, ...]
@@ -50,12 +50,12 @@ def zero_where_equal(difference: jax.Array, a: jax.Array, b: jax.Array) -> jax.A
     maximum less itself is then what its own rounding took: for logits of 1e30 some
     1e22, whose exponential is 0 or inf. A comparison sees both numbers rounded.
 
-    `known` gives the select the derivative of `difference`, and `jax.custom_jvp` would
+    `known_as` gives the select the derivative of `difference`. `jax.custom_jvp` would
     not: a scan of JAX 0.10 drops its rule, and a second derivative through a scan would
     miss the slope of each maximum.
     """
     value = jnp.where(a == b, 0, stop_gradient(difference))
-    return known(value, (difference,), lambda _, moved: (None, moved[0]))
+    return known_as(value, difference)
 
 
 def available_after(number: jax.Array, top: jax.Array) -> jax.Array:
@@ -327,11 +327,7 @@ def in_pieces(
     value = jax.lax.platform_dependent(
         *stop_gradient(arrays), cpu=pieces, default=otherwise or function
     )
-    return jax.tree.map(
-        lambda x, like: known(x, (like,), lambda _, moved: (None, moved[0])),
-        value,
-        whole,
-    )
+    return jax.tree.map(known_as, value, whole)
 
 
 # Numbers in a piece of one array: 1 MB in float32.

@@ -9,7 +9,11 @@ from jax.lax import PrecisionLike
 
 from jaxloss._core.arguments import checks
 from jaxloss._core.arguments.checks import above, inside
-from jaxloss._core.arguments.layer import (
+from jaxloss._core.arguments.public import public
+from jaxloss._core.arguments.tail import Reduction
+from jaxloss._core.arguments.types import ArrayLike
+from jaxloss._core.devices import broadcast_batch, check_shared, class_count
+from jaxloss._core.sweeps.arguments import (
     layer_arguments,
     logit_options,
     mask_rows,
@@ -17,10 +21,6 @@ from jaxloss._core.arguments.layer import (
     real_array,
     sweep_options,
 )
-from jaxloss._core.arguments.public import public
-from jaxloss._core.arguments.tail import Reduction
-from jaxloss._core.arguments.types import ArrayLike
-from jaxloss._core.devices import broadcast_batch, check_shared, class_count
 from jaxloss._core.sweeps.operands import Operands
 from jaxloss.distillation._divergences import Divergence, check_divergence
 from jaxloss.distillation._layer import (

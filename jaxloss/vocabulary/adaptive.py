@@ -13,16 +13,16 @@ import jax.numpy as jnp
 from jax.lax import PrecisionLike
 
 from jaxloss._core.arguments import checks
-from jaxloss._core.arguments.layer import (
+from jaxloss._core.arguments.public import public
+from jaxloss._core.arguments.tail import Reduction
+from jaxloss._core.arguments.types import ArrayLike
+from jaxloss._core.softmax import surprisals
+from jaxloss._core.sweeps.arguments import (
     floating_array,
     label_array,
     mask_rows,
     sweep_options,
 )
-from jaxloss._core.arguments.public import public
-from jaxloss._core.arguments.tail import Reduction
-from jaxloss._core.arguments.types import ArrayLike
-from jaxloss._core.softmax import surprisals
 from jaxloss._core.sweeps.linear import map_rows_to_any
 from jaxloss._core.sweeps.logits import logits
 from jaxloss._core.sweeps.operands import Operands

@@ -15,7 +15,12 @@ from jaxloss._core.arguments.classes import (
     ignored,
     weight_of_label,
 )
-from jaxloss._core.arguments.layer import (
+from jaxloss._core.arguments.public import public
+from jaxloss._core.arguments.tail import Reduction
+from jaxloss._core.arguments.types import ArrayLike
+from jaxloss._core.devices import check_shared, class_count
+from jaxloss._core.softmax import is_class
+from jaxloss._core.sweeps.arguments import (
     label_array,
     layer_arguments,
     logit_options,
@@ -24,11 +29,6 @@ from jaxloss._core.arguments.layer import (
     sweep_options,
     unless,
 )
-from jaxloss._core.arguments.public import public
-from jaxloss._core.arguments.tail import Reduction
-from jaxloss._core.arguments.types import ArrayLike
-from jaxloss._core.devices import check_shared, class_count
-from jaxloss._core.softmax import is_class
 from jaxloss._core.sweeps.linear import map_rows
 from jaxloss._core.sweeps.operands import Operands
 from jaxloss._core.sweeps.reduction import reduced, share_of_mean

@@ -12,18 +12,18 @@ from jax.lax import PrecisionLike
 from jaxloss._core.arguments import checks
 from jaxloss._core.arguments.checks import above
 from jaxloss._core.arguments.classes import ignored, mask_classes
-from jaxloss._core.arguments.layer import (
+from jaxloss._core.arguments.public import public
+from jaxloss._core.arguments.types import ArrayLike
+from jaxloss._core.devices import check_shared, check_split, class_count
+from jaxloss._core.softmax import widen
+from jaxloss._core.statistics import argmax, as_digits, join_digits, statistics
+from jaxloss._core.sweeps.arguments import (
     layer_arguments,
     logit_options,
     mask_rows,
     per_class_of,
     sweep_options,
 )
-from jaxloss._core.arguments.public import public
-from jaxloss._core.arguments.types import ArrayLike
-from jaxloss._core.devices import check_shared, check_split, class_count
-from jaxloss._core.softmax import widen
-from jaxloss._core.statistics import argmax, as_digits, join_digits, statistics
 from jaxloss._core.sweeps.linear import Rule, map_rows
 from jaxloss._core.sweeps.logits import logits as logits_of
 from jaxloss._core.sweeps.operands import Operands

@@ -129,9 +129,8 @@ class Rows:
         hidden, kernel = operands.first
         alike = all(k.dtype == kernel.dtype for k in jax.tree.leaves(operands.kernel))
         several = automatic_devices(hidden) > 1
-        return (
-            kernel.dtype if several and alike and kernel.dtype != jnp.float16 else None
-        )
+        usable = alike and kernel.dtype != jnp.float16
+        return kernel.dtype if several and usable else None
 
     def apply(self, rest):
         """The rule as a function of what is real."""
