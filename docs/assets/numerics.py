@@ -98,8 +98,9 @@ CASES = [
         "jnp.zeros(1), jnp.array([-jnp.inf]), from_logits=True)",
     ),
     Case(
-        "A certain positive, without focus",
-        "With gamma 0 the focal loss is the cross entropy, which is 0 here.",
+        "A certain positive in the focal loss",
+        "With gamma 0 the focal loss is the cross entropy, which is 0 for the logit inf "
+        "and the label 1.",
         "0.0",
         "jl.sigmoid_focal_loss(jnp.inf, 1, gamma=0)",
         "optax.sigmoid_focal_loss(jnp.array(jnp.inf), 1, gamma=0)",
@@ -256,7 +257,7 @@ def page():
     yield f"Run with {', '.join(versions)} when this page was built."
     for library in LIBRARIES:
         if library not in here:
-            yield f"{library} is not installed here, and nothing of it is shown."
+            yield f"{library} was not installed, so its answers are missing."
     given = {
         case.title: {
             library: (code, *answer(case, library, names))
@@ -265,7 +266,7 @@ def page():
         }
         for case in CASES
     }
-    yield from ("", "## Summary", "", "✓ right, ✗ wrong; empty: without such a loss.")
+    yield from ("", "## Summary", "", "✓ right, ✗ wrong; empty: not tried.")
     yield from ("", f"| Case | {' | '.join(here)} |")
     yield f"| --- |{' :-: |' * len(here)}"
     for title, answers in given.items():

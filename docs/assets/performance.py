@@ -30,7 +30,8 @@ def page(folder: Path = RESULTS):
         yield from ("### Milliseconds", "", *times(results, peers), "")
         yield from ("### Temporaries, MiB", "", *memory(results, peers), "")
         if report.get("eager"):
-            yield from ("### Calls outside jit", "", *calls(report["eager"]), "")
+            yield from ("### Calls outside jit, microseconds", "")
+            yield from (*calls(report["eager"]), "")
 
 
 def chart(results):
@@ -40,7 +41,7 @@ def chart(results):
         if result["ratio"]:
             peer, ratio = min(result["ratio"].items(), key=lambda item: item[1])
             rows.append((label(result), ratio, peer))
-    return bars(rows, "The same figures as in the table.")
+    return bars(rows, "The fastest peer's time divided by jaxloss's, as in the table.")
 
 
 def times(results, peers):
