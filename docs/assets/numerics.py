@@ -99,8 +99,8 @@ CASES = [
     ),
     Case(
         "A certain positive in the focal loss",
-        "With gamma 0 the focal loss is the cross entropy, which is 0 for the logit inf "
-        "and the label 1.",
+        "With gamma 0 the focal loss is the cross entropy, which is 0 for a logit of "
+        "inf and the label 1.",
         "0.0",
         "jl.sigmoid_focal_loss(jnp.inf, 1, gamma=0)",
         "optax.sigmoid_focal_loss(jnp.array(jnp.inf), 1, gamma=0)",
