@@ -100,7 +100,7 @@ def make_loss(
     ) -> jax.Array:
         if axes is not None and len(arguments) != len(axes):
             raise TypeError(
-                f"`arguments` must be the {len(axes)} that {signature!r} names, "
+                f"`arguments` must be {len(axes)} arrays as in {signature!r}, "
                 f"got {len(arguments)}."
             )
         if not arguments:

@@ -412,7 +412,7 @@ def test_no_gradient_through_the_counts_of_experts():
 def test_assignments_of_experts_that_do_not_exist():
     logits = jnp.zeros((2, 3))
     assert np.isnan(jl.router_balance_loss(logits, [0, 3]))
-    with pytest.raises(ValueError, match=r"^`expert_ids` must have the shape of"):
+    with pytest.raises(ValueError, match=r"^`expert_ids` must have shape"):
         jl.router_balance_loss(logits, [0, 1, 2])
     with pytest.raises(TypeError, match=r"^`expert_ids` must be integer"):
         jl.router_balance_loss(logits, [0.0, 1.0])

@@ -140,7 +140,7 @@ def test_classes_may_be_split_over_devices(class_axis):
         ({"activation": jnp.sum}, ValueError, "`activation` must keep the shape"),
         ({"kernel": KERNEL.T}, ValueError, "`kernel` must have the 5 features"),
         ({"kernel": BIAS}, ValueError, "`kernel` must have two axes"),
-        ({"encodings": BIAS}, ValueError, "`encodings` must have two axes at least"),
+        ({"encodings": BIAS}, ValueError, "`encodings` must have at least two axes"),
         ({"predictions": PREDICTIONS[..., :1]}, ValueError, "`predictions` must have"),
         ({"labels": LABELS[:, :2]}, ValueError, "`labels` must have 4 labels"),
         ({"bias": BIAS[:2]}, ValueError, "`bias` must have one number per class"),

@@ -431,7 +431,7 @@ def test_wrong_result_of_the_rule_is_named(result, kind, text):
         (
             lambda x: jl.make_loss(brier, "(c),()->()")(x),
             TypeError,
-            "`arguments` must be the 2 that '(c),()->()' names, got 1.",
+            "`arguments` must be 2 arrays as in '(c),()->()', got 1.",
         ),
         (
             lambda x: jl.make_loss(steep)(),

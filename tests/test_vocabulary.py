@@ -448,7 +448,7 @@ def test_message_says_what_came_and_what_was_expected(change, kind, text):
 
 @pytest.mark.parametrize("cutoffs", [(), (3, 3), (5, 2), (0, 4), (17,)])
 def test_cutoffs_rise(cutoffs):
-    with pytest.raises(ValueError, match="`cutoffs` must rise in"):
+    with pytest.raises(ValueError, match="`cutoffs` must be one or more ints"):
         jl.init_adaptive_softmax(jax.random.key(0), 9, 17, cutoffs)
 
 

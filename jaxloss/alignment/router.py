@@ -116,9 +116,9 @@ def _expert_ids(expert_ids, logits):
         ids = ids[..., None]
     elif ids.shape[:-1] != batch or not ids.ndim:
         raise ValueError(
-            "`expert_ids` must have the shape of `router_logits` "
-            f"{logits.shape} without its last axis, or with the experts of a token in "
-            f"its place, got shape {ids.shape}."
+            f"`expert_ids` must have shape {batch} as router_logits without the "
+            "experts' axis, or that shape and a last axis of several experts per "
+            f"token, got shape {ids.shape}."
         )
     if not ids.shape[-1]:
         raise ValueError(

@@ -300,4 +300,4 @@ def _signed(predictor_outputs, targets, where, weights, reduction):
         targets=targets,
     )
     signs = jnp.abs(t) == 1
-    return (x, checks.check_values("targets", t, tail.counts(signs), "±1")), tail
+    return (x, checks.check_values("targets", t, tail.counts(signs), "1 or -1")), tail

@@ -119,8 +119,8 @@ def info_nce_loss(
     """
     if symmetric and log_q is not None:
         raise ValueError(
-            "`log_q` must be None with `symmetric=True`, since it corrects how the "
-            "keys alone were sampled; call the loss once per direction instead."
+            "`log_q` must be None with `symmetric=True`, since it corrects for the "
+            "sampling of keys and not of queries; call the loss once per direction."
         )
     batch = batch_of(
         where, weights, reduction, chunk_size, axis_name, precision,

@@ -33,7 +33,7 @@ def check_divergence(divergence, beta):
     checks.check_option("divergence", divergence, get_args(Divergence))
     if beta is not None and divergence != "jensen_shannon":
         raise ValueError(
-            '`beta` must be None unless `divergence` is "jensen_shannon", got it with '
+            '`beta` must be None unless `divergence` is "jensen_shannon", got one with '
             f"{divergence!r}."
         )
 

@@ -276,7 +276,7 @@ def _examples(embeddings, labels, where, weights, reduction):
     labels = checks.integer_array("labels", labels)
     if labels.shape != x.shape[:1]:
         raise ValueError(
-            f"`labels` must have one label an example, shape {x.shape[:1]}, "
+            f"`labels` must have one label per example, shape {x.shape[:1]}, "
             f"got shape {labels.shape}."
         )
     tail = checks.tail(where, weights, reduction, shape=labels.shape, dtype=x.dtype)

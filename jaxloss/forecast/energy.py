@@ -120,7 +120,9 @@ def _arrays(members, targets, member_axis, axis):
             f"`member_axis` must differ from axis, got {member_axis} for both."
         )
     if x.shape[member_axis] == 0:
-        raise ValueError(f"`members` must have a member, got shape {x.shape}.")
+        raise ValueError(
+            f"`members` must have at least one member, got shape {x.shape}."
+        )
     y = checks.to_array("targets", targets)
     dtype = checks.compute_dtype(x, y)
     x, y = x.astype(dtype), y.astype(dtype)

@@ -79,7 +79,7 @@ _TOLERANCE = 1e-3
 def _probabilities(p, examples):
     inside = (p >= -_TOLERANCE) & (p <= 1 + _TOLERANCE)
     p = checks.check_values(
-        "predictions", p, examples.holds(inside), "probabilities if not apply_softmax"
+        "predictions", p, examples.holds(inside), "probabilities in [0, 1]"
     )
     return jnp.where(inside, p, jnp.nan)
 

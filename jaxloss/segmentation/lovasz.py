@@ -94,8 +94,8 @@ def lovasz_softmax_loss(
     logits, (axis,) = checks.class_array("logits", logits, (axis,))
     if axis == 0:
         raise ValueError(
-            "`axis` must not be the first, along which the images are, got logits of "
-            f"shape {logits.shape}."
+            "`axis` must not be the first axis of logits, which is that of the images, "
+            f"got 0 for shape {logits.shape}."
         )
     pixels, valid = _pixels(
         logits, labels, axis, ignore_index, where, weights, reduction

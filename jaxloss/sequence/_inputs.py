@@ -52,17 +52,17 @@ def lattice(
 ):  # fmt: skip
     """Checks the arguments of lattices of `shape`, (..., T, U+1).
 
-    `name` is the argument that has the places, for messages; `possible` are the frames
-    with a class left.
+    `name` is the argument that has the positions, for messages; `possible` are the
+    frames with a class left.
     """
     *batch, frame_count, places = shape
     labels = checks.integer_array("labels", labels)
     if not places:
-        raise ValueError(f"`{name}` must have U + 1 places for U labels, got 0.")
+        raise ValueError(f"`{name}` must have U + 1 positions for U labels, got 0.")
     if not labels.ndim or labels.shape[-1] != places - 1:
         raise ValueError(
             f"`labels` must have {places - 1} labels on the last axis, one fewer than "
-            f"`{name}` has places, got shape {labels.shape}."
+            f"`{name}` has positions, got shape {labels.shape}."
         )
     label_shape = (*batch, places - 1)
     checks.check_broadcast("labels", labels.shape, "the batch's labels", label_shape)

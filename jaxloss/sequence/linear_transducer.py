@@ -165,7 +165,7 @@ def _operands(encodings, predictions, kernel, class_axis, activation, axis_name)
     for name, x in (("encodings", f), ("predictions", g)):
         if x.ndim < 2:
             raise ValueError(
-                f"`{name}` must have two axes at least, the last one of features, got "
+                f"`{name}` must have at least two axes, the last one of features, got "
                 f"shape {x.shape}."
             )
     features = f.shape[-1]

@@ -309,8 +309,8 @@ def init_adaptive_softmax(
     widths = [int(features // div_value ** (i + 1)) for i in range(len(cutoffs))]
     if not widths[-1]:
         raise ValueError(
-            f"`div_value` must leave every cluster a feature, got {div_value} for "
-            f"{len(cutoffs)} clusters of {features} features."
+            f"`div_value` must leave every cluster at least one feature, got "
+            f"{div_value} for {features} features and {len(cutoffs)} clusters."
         )
     keys = iter(jax.random.split(key, 2 + 2 * len(widths)))
 
@@ -351,7 +351,8 @@ def _cutoffs(cutoffs, classes):
     bounds = (0, *map(operator.index, cutoffs), classes)
     if len(bounds) == 2 or any(low >= high for low, high in pairwise(bounds)):
         raise ValueError(
-            f"`cutoffs` must rise in [1, {classes}), at least one, got {cutoffs}."
+            f"`cutoffs` must be one or more ints that increase in [1, {classes}), "
+            f"got {cutoffs}."
         )
     return bounds[1:-1]
 
