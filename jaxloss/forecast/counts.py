@@ -12,7 +12,11 @@ from jaxloss._core.arguments import checks
 from jaxloss._core.arguments.public import public
 from jaxloss._core.arguments.tail import Reduction
 from jaxloss._core.arguments.types import ArrayLike
-from jaxloss._core.numerics.exact import two_difference, with_derivative_of
+from jaxloss._core.numerics.exact import (
+    remainder,
+    two_difference,
+    with_derivative_of,
+)
 from jaxloss._core.numerics.functions import LOG_2_PI, accurate_expm1, softplus
 from jaxloss._core.numerics.probability import log_quotient, sigmoid
 from jaxloss._core.rule.analytic import analytic, pointwise
@@ -82,7 +86,9 @@ def negative_binomial_nll_loss(
         No difference of log-gamma functions is taken: the likelihood and its slopes
         keep their digits for every dispersion, mean and count. A mean of 0 gives
         0 for a count of 0 and inf for any other. A negative count, mean or dispersion
-        gives NaN, and raises under `checkify`.
+        gives NaN, and raises under `checkify`. With zero inflation, the slopes at a
+        count of 0 have a relative error of up to 3e-9 times the loss without it, which
+        is below rounding up to a loss of 40, and 3e-6 at 1,000.
 
     Example:
         >>> import jaxloss as jl
@@ -115,7 +121,8 @@ def negative_binomial_nll_loss(
     )
     loss = jnp.where(valid, loss, jnp.nan)
     if inflated:
-        loss = _inflated(loss, *logits, k == 0)
+        lost = _lost_of_none(m, a, loss, log_input)
+        loss = _inflated(loss, lost, *logits, k == 0)
     return tail.reduce(loss)
 
 
@@ -243,13 +250,15 @@ class _Terms:
     def of(cls, m, k, a, log_input):
         some = jnp.where(k > 0, k, 1)
         if log_input:
-            log_rate, rate, large = m, jnp.exp(m), m > 0
+            log_rate, large = m, m > 0
+            over = jnp.isinf(jnp.exp(m))
+            finite = jnp.exp(jnp.where(over, 0, m))
+            rate = jnp.where(over, jnp.inf, finite)  # without an infinite slope
             ratio = log_quotient(some, m)
             close = (k > 0) & (jnp.abs(ratio) < 1)
             near = accurate_expm1(jnp.where(close, ratio, 0))
             inverse = jnp.exp(-jnp.where(large, m, 0))
             rho = jnp.where(close, near, k * inverse - 1)
-            finite = jnp.exp(jnp.where(jnp.isinf(rate), 0, m))
             gap = jnp.where(close, finite * near, k - finite)
             every = jnp.exp(-stop_gradient(m))
             error = jnp.where(close, near, k * every - 1)
@@ -343,12 +352,36 @@ def _per_dispersion(x, a, log1p):
     return jnp.where(ax < 0.5, near, log1p / a)
 
 
+# The sigmoid of z + n below multiplies the rounding error of n by n. With
+# y = a m and the rest r of 1 + y and p of a n,
+#     log(1 + y)/a - n = (log(1 + y + r) - (a n + p))/a,
+# by `log_quotient`, to 3e-9 of n, or m - n - m y L(y) for small y.
+def _lost_of_none(m, a, n, log_input):
+    """What rounding took from n = log(1 + a m)/a; no derivative."""
+    m, a, n = stop_gradient((m, a, n))
+    rate, log_rate = (jnp.exp(m), m) if log_input else (m, jnp.log(m))
+    # How far the logarithm of `rate` is from the true one, or log m from its rounding.
+    gap = log_quotient(rate, log_rate)
+    off = gap if log_input else 0
+    y, product = jnp.where(a == 0, 0, a * rate), jnp.where(a == 0, 0, a * n)
+    small = y < 2.0**-8
+    few = (rate - n) - rate * (y * log1p_remainder(jnp.where(small, y, 0)) + off)
+    total, rest = two_difference(y, -jnp.ones_like(y))
+    rest = rest - (remainder(y, a, rate) + y * off)
+    near = log_quotient(total, product) + rest / total
+    beyond, rest = two_difference(product, log_rate)
+    beyond = log_quotient(a, beyond) - rest + (0 if log_input else gap)
+    many = jnp.where(jnp.isinf(y), beyond, near) + remainder(product, a, n)
+    lost = jnp.where(small, few, many / a)
+    return jnp.where((n > 0.1) & (n < jnp.inf), lost, 0)
+
+
 # Of a count of 0 with the loss n, and q = sigmoid(-z) (1 - e^-n),
 #     f = -log(1 - q) = softplus(z) - log(e^z + e^-n),
 #     df/dn = sigmoid(-z - n),     df/dz = sigmoid(z + n) sigmoid(-z) (e^-n - 1).
 # Of any other count, f = n + softplus(z).
 @pointwise
-def _inflated(n, z, zero):
+def _inflated(n, lost, z, zero):
     nothing = -accurate_expm1(-jnp.where(zero, n, 0))
     q = sigmoid(-z) * nothing
     near = q < 0.5
@@ -356,10 +389,11 @@ def _inflated(n, z, zero):
     none = jnp.where(near, -jnp.log1p(-jnp.where(near, q, 0)), apart)
     value = jnp.where(zero, none, n + softplus(z))
     total, rest = two_difference(z, -jnp.where(zero, n, 0))
-    rest = jnp.where(jnp.isfinite(total), rest, 0)
+    rest = jnp.where(jnp.isfinite(total), rest + jnp.where(zero, lost, 0), 0)
+    total, rest = two_difference(total, -rest)
     # The sigmoids of total + rest, whose rounding error they multiply by total.
     by_loss = sigmoid(-total) * (1 - rest * sigmoid(total))
     by_loss = jnp.where(zero, by_loss, 1)
     own = sigmoid(total) * (1 + rest * sigmoid(-total))
     by_logit = jnp.where(zero, -own * q, own)
-    return value, (by_loss, by_logit, None)
+    return value, (by_loss, jnp.zeros_like(lost), by_logit, None)

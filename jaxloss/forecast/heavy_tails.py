@@ -186,7 +186,12 @@ def _by_scale(m, t, s, degrees):
     grown = jnp.where(plain, (own * q) * own, jnp.where(b == 0, x * x, degrees * p))
     of_s = 1 / s
     steep = ((q * (p - q) + grown * (1 + 2 * q)) * of_s) * of_s
-    return value, (mixed, -mixed, steep, -(p / s) * gap)
+    return value, (mixed, -mixed, _capped(steep), -(p / s) * gap)
+
+
+def _capped(slope):
+    """A slope that may overflow, and meet an input that does not move: 0 · inf."""
+    return jnp.minimum(slope, float(jnp.finfo(slope.dtype).max))
 
 
 @pointwise
@@ -198,11 +203,13 @@ def _by_degrees(m, t, s, degrees):
     part = _part(z)
     bend = small * (small * (1 / (1 + small) - log1p_remainder(small)))  # z² N(z)
     bend = jnp.where(near, bend, log1p - part)
-    slope, change = jax.jvp(_constant_slope, (b,), (b,))
+    # Beyond, c is 1/2 to rounding, and the square of b in its slope overflows.
+    most = jnp.minimum(b, 2.0**60)
+    slope, change = jax.jvp(_constant_slope, (most,), (most,))
     value = 0.5 * bend - b * (slope + 0.5 * part)
     _, p, q, rate, gap = _shares(m, t, s, degrees)
     steep = b * (b * (slope + change)) + (0.5 * b) * (p * (b * (1 + q) - p))
-    return value, (rate * gap, -rate * gap, -(p / s) * gap, steep)
+    return value, (rate * gap, -rate * gap, -(p / s) * gap, _capped(steep))
 
 
 def _constant_slope(b):
