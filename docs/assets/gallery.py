@@ -93,7 +93,9 @@ def shorter(path: re.Match[str]) -> str:
 # How to draw. Each function below takes what is to be seen and returns the drawing.
 
 
-def curves(x, loss, xlabel, parameter="", values=(0.0,), ylim=None, slopes=None):
+def curves(
+    x, loss, xlabel, parameter="", values=(0.0,), ylim=None, slopes=None, title="loss"
+):
     """One number in: the loss and its first derivative, for values of a parameter."""
 
     def draw(figure):
@@ -106,7 +108,7 @@ def curves(x, loss, xlabel, parameter="", values=(0.0,), ylim=None, slopes=None)
                 x, height, **line, label=label if left.lines else f"{parameter} {label}"
             )
             right.plot(x, slope, **line)
-        left.set(title="loss", xlabel=xlabel, ylim=ylim)
+        left.set(title=title, xlabel=xlabel, ylim=ylim)
         right.set(title="derivative", xlabel=xlabel, ylim=slopes)
         for axes in (left, right):
             axes.axhline(0, color=GREY, lw=0.6, zorder=0)
@@ -132,9 +134,9 @@ def scores(loss, reach=4.0, **limits):
     return curves(x, loss, "score", "target", (1.0, -1.0), **limits)
 
 
-def landscape(axes, loss, reach, size=41):
+def landscape(axes, loss, reach, size=41, middle=0.0):
     """A loss of points in the plane: the darker the higher; arrows point down."""
-    ticks = jnp.linspace(-reach, reach, size)
+    ticks = middle + jnp.linspace(-reach, reach, size)
     points = jnp.stack(jnp.meshgrid(ticks, ticks), axis=-1)
 
     def summed(points):
@@ -199,13 +201,46 @@ def planes(reach=2.0, marks=(), **losses):
     return draw
 
 
-def pulls(loss):
-    """A batch of embeddings of three classes in: where the loss pulls each."""
-    angles = jnp.array([0.3, 0.9, 1.8, 2.5, 3.4, 4.0, 4.9, 5.6])
-    labels = jnp.array([0, 0, 0, 1, 1, 2, 2, 1])
+ANGLES = jnp.array([0.3, 0.9, 1.8, 2.5, 3.4, 4.0, 4.9, 5.6])
+LABELS = jnp.array([0, 0, 0, 1, 1, 2, 2, 1])
+
+
+def on_circle(angles):
+    return jnp.stack([jnp.cos(angles), jnp.sin(angles)], axis=-1)
+
+
+def descended(loss, start, steps, rate):
+    """A gradient descent: where it starts and where each step takes it."""
+
+    def step(x, _):
+        return jax.tree.map(lambda x, g: x - rate * g, x, jax.grad(loss)(x)), x
+
+    return jax.jit(lambda x: jax.lax.scan(step, x, length=steps)[1])(start)
+
+
+def bundles(loss):
+    """Embeddings of three classes in: how a descent moves them along the circle."""
 
     def draw(figure):
-        points = jnp.stack([jnp.cos(angles), jnp.sin(angles)], axis=-1)
+        def total(angles):
+            return jnp.sum(loss(on_circle(angles), LABELS))
+
+        axes = figure.subplots()
+        for label, line in zip(
+            LABELS, descended(total, ANGLES, 61, 0.1).T, strict=True
+        ):
+            axes.plot(np.rad2deg(line), **LINES[label])
+        axes.set(xlabel="step of a descent", ylabel="angle", yticks=range(0, 361, 90))
+
+    return draw
+
+
+def pulls(loss):
+    """A batch of embeddings of three classes in: where the loss pulls each."""
+    labels = LABELS
+
+    def draw(figure):
+        points = on_circle(ANGLES)
         way = -jax.jit(jax.grad(lambda x: jnp.sum(loss(x, labels))))(points)
         axes = figure.subplots()
         circle = jnp.linspace(0, 2 * jnp.pi, 90)
@@ -406,16 +441,22 @@ def outline(axes, box, **options):
     axes.plot([x1, x2, x2, x1, x1], [y1, y1, y2, y2, y1], **options)
 
 
-def memory(of, in_full, layers=1):
-    """What 8192 examples of 256 features take beside them, forward and backward."""
+def memory(of, in_full, inputs, labels):
+    """What value and gradient need beside their inputs and outputs.
+
+    Args:
+        of: The loss of the real inputs and the labels.
+        in_full: The same from logits in memory.
+        inputs: The shapes of the real inputs, from the number of classes.
+        labels: The shape of the labels.
+    """
     sizes = 2 ** jnp.arange(13, 19, 2)
 
     def gibibytes(loss, classes):
-        shapes = ((8192, 256), (256, int(classes))) * layers
-        real = [jax.ShapeDtypeStruct(shape, jnp.float32) for shape in shapes]
-        labels = jax.ShapeDtypeStruct((8192,), jnp.int32)
+        real = [jax.ShapeDtypeStruct(x, jnp.float32) for x in inputs(int(classes))]
+        integer = jax.ShapeDtypeStruct(labels, jnp.int32)
         step = jax.jit(jax.value_and_grad(loss, argnums=(0, 1)))
-        memory = step.lower(*real, labels).compile().memory_analysis()
+        memory = step.lower(*real, integer).compile().memory_analysis()
         return memory.temp_size_in_bytes / 2**30
 
     def draw(figure):
@@ -447,16 +488,37 @@ def of_kinds(loss):
             axes.plot(x, height, label=kind, **line)
         axes.axhline(0, color=GREY, lw=0.6, zorder=0)
         axes.set(xlabel="logit of the student", ylabel="loss")
-        figure.legend(loc="outside lower center", ncols=3, columnspacing=0.8)
+        axes.legend(loc="upper center")
 
     return draw
 
 
-def from_one_class(logits, teacher, **options):
-    """The same from the first class of a teacher who has two classes more."""
-    logits = jnp.concatenate([logits, logits[..., 1:]], -1)
-    known = [0], jnp.log(jnp.array([0.6]))
-    return jl.sparse_distillation_loss(logits, *known, **options)
+def last_layer(classes):
+    """The shapes of 8192 hidden states and of a kernel."""
+    return (8192, 256), (256, classes)
+
+
+def two_layers(classes):
+    """The same for a student and its teacher."""
+    return last_layer(classes) * 2
+
+
+def joint_network(classes):
+    """The shapes of encodings, predictions and kernel of 8 x 100 x 41 joint states."""
+    return (8, 100, 128), (8, 41, 128), (128, classes)
+
+
+def sum_of_joint_states(encodings, predictions, kernel, labels):
+    padding = jnp.zeros((8, 100)), jnp.zeros((8, 40))
+    return jl.linear_transducer_loss(
+        encodings, predictions, kernel, labels, *padding, reduction="sum"
+    )
+
+
+def sum_of_joint_logits(encodings, predictions, kernel, labels):
+    logits = jnp.tanh(encodings[:, :, None] + predictions[:, None]) @ kernel
+    padding = jnp.zeros((8, 100)), jnp.zeros((8, 40))
+    return jl.transducer_loss(logits, padding[0], labels, padding[1], reduction="sum")
 
 
 def mean_of_linear(hidden, kernel, labels):
@@ -469,16 +531,6 @@ def mean_in_full(hidden, kernel, labels):
     )
 
 
-def sum_of_linear_log_probs(hidden, kernel, labels):
-    log_probs, entropy = jl.linear_log_probs(hidden, kernel, labels)
-    return jnp.sum(log_probs + entropy)
-
-
-def sum_of_statistics(hidden, kernel, labels):
-    found = jl.linear_statistics(hidden, kernel, labels)
-    return jnp.sum(found.log_probs + found.entropies)
-
-
 def mean_of_two_layers(*arrays):
     *layers, _ = arrays
     return jl.linear_distillation_loss(*layers, reduction="mean")
@@ -487,22 +539,6 @@ def mean_of_two_layers(*arrays):
 def mean_of_their_logits(hidden, kernel, teacher_hidden, teacher_kernel, _):
     logits, teacher = hidden @ kernel, teacher_hidden @ teacher_kernel
     return jl.distillation_loss(logits, teacher, reduction="mean")
-
-
-def mean_of_known_class(hidden, kernel, labels):
-    known = labels[:, None], jnp.full((len(labels), 1), -0.5)
-    return jl.linear_sparse_distillation_loss(hidden, kernel, *known, reduction="mean")
-
-
-def mean_of_known_class_in_full(hidden, kernel, labels):
-    known = labels[:, None], jnp.full((len(labels), 1), -0.5)
-    return jl.sparse_distillation_loss(hidden @ kernel, *known, reduction="mean")
-
-
-def sum_of_log_probs(hidden, kernel, labels):
-    every = jax.nn.log_softmax(hidden @ kernel)
-    log_probs = jnp.take_along_axis(every, labels[:, None], axis=-1)
-    return jnp.sum(log_probs) - jnp.sum(jnp.exp(every) * every)
 
 
 def of_clusters(draw):
@@ -574,6 +610,160 @@ def costly_misses(predictions, targets):
 
 
 # Single pictures.
+
+
+def weighted_scores(figure):
+    """The circle loss of an example, over its scores with one of each other kind."""
+
+    def of_scores(scores):
+        def of_two(other, own):
+            embeddings = jnp.stack([jnp.ones_like(own), own, other])[:, None]
+            return jl.circle_loss(embeddings, [0, 0, 1], gamma=8.0)[0]
+
+        return jnp.vectorize(of_two)(scores[..., 0], scores[..., 1])
+
+    axes = figure.subplots()
+    landscape(axes, of_scores, 1)
+    axes.plot(0, 1, "*", color=ORANGE, ms=9, clip_on=False)
+    axes.set(xlabel="score with another class", ylabel="score with its own")
+
+
+def pulled_scores(figure):
+    """The scores of eight images and texts, and where SigLIP pulls each."""
+    scores = 0.25 * jax.random.normal(jax.random.key(3), (8, 8)) + 0.5 * jnp.eye(8)
+
+    def loss(scores):  # texts along the axes: the embeddings of images are the scores
+        options = {"logit_scale": 5.0, "logit_bias": -1.5}
+        return jl.siglip_loss(scores, jnp.eye(8), **options).sum()
+
+    way = -jax.jit(jax.grad(loss))(scores)
+    panels = figure.subplots(1, 2)
+    for axes, values, title in zip(
+        panels, (scores, way), ("scores", "pull on them"), strict=True
+    ):
+        shade(axes, values / jnp.abs(values).max())
+        axes.set(title=title, xlabel="text", xticks=[], yticks=[])
+    panels[0].set_ylabel("image")
+
+
+def decorrelated(figure):
+    """The correlations of two views' features, before and after a descent."""
+    keys = jax.random.split(jax.random.key(0), 4)
+    shared = jax.random.normal(keys[0], (32, 3)) @ jax.random.normal(keys[1], (3, 6))
+    views = [shared + 1.5 * jax.random.normal(key, (32, 6)) for key in keys[2:]]
+
+    def loss(views):
+        return jl.barlow_twins_loss(*views, off_diagonal_weight=0.5)
+
+    way = descended(loss, views, 2001, 1.0)
+    for axes, title, i in zip(
+        figure.subplots(1, 2), ("before", "after"), (0, -1), strict=True
+    ):
+        x, y = ((v[i] - v[i].mean(0)) / v[i].std(0) for v in way)
+        shade(axes, jnp.clip(x.T @ y / len(x), -1, 1))
+        axes.set(title=title, xlabel="feature of y", xticks=[], yticks=[])
+        axes.spines[:].set_visible(True)
+    figure.axes[0].set_ylabel("feature of x")
+
+
+def spread_out(figure):
+    """Two views of ten examples, before and after a descent under VICReg."""
+    keys = jax.random.split(jax.random.key(1), 3)
+    along = jax.random.normal(keys[0], (10, 1)) * jnp.array([0.6, 0.5])
+    views = [along + 0.2 * jax.random.normal(key, (10, 2)) for key in keys[1:]]
+    way = descended(lambda views: jl.vicreg_loss(*views), views, 401, 0.01)
+    panels = figure.subplots(1, 2, sharex=True, sharey=True)
+    for axes, title, i in zip(panels, ("before", "after"), (0, -1), strict=True):
+        pair = np.stack([view[i] for view in way])
+        axes.plot(*pair.transpose(2, 0, 1), color=GREY, lw=1)
+        for side, marker in enumerate("os"):
+            axes.plot(
+                *pair[side].T, marker, color=LINES[side]["color"], ms=6 - 3 * side
+            )
+        axes.set(title=title, xlim=(-2.5, 2.5), ylim=(-2.5, 2.5), aspect="equal")
+
+
+def two_masses(figure):
+    """The divergence of two predicted masses from masses of 1 and 2."""
+    target = jnp.array([1.0, 2.0])
+    axes = figure.subplots()
+    landscape(
+        axes,
+        lambda x: jl.generalized_kl_divergence(jnp.log(x), target),
+        1.45,
+        middle=1.55,
+    )
+    axes.plot(*target, "*", color=ORANGE, ms=9)
+    axes.set(xlabel="mass of bin 0", ylabel="mass of bin 1", xticks=[1, 2, 3])
+
+
+def known_classes(figure):
+    """A student, and the three classes of the teacher that are known."""
+    logits = jnp.array([1.8, 0.2, 1.2, 0.4, -0.2, 0.9, -0.6, 0.1])
+    ids, known = jnp.array([0, 1, 2]), jnp.array([0.5, 0.2, 0.15])
+    loss = jl.sparse_distillation_loss(logits, ids, jnp.log(known))
+    student, axes, place = jax.nn.softmax(logits), figure.subplots(), np.arange(4)
+    for shift, p, name, color in (
+        (-0.2, known, "teacher", ORANGE),
+        (0.2, student[:3], "student", BLUE),
+    ):
+        heights = [*p, 1 - p.sum()]
+        axes.bar(place + shift, heights, 0.36, color=color, label=name)
+    axes.set_xticks(place, ["class 0", "class 1", "class 2", "all others"])
+    axes.set(ylabel="probability", title=f"loss {loss:.3f}")
+    axes.legend()
+
+
+def tails(figure):
+    """The divergence from ever more of a teacher's classes, and from all."""
+    keys = jax.random.split(jax.random.key(2), 3)
+    hidden, kernel = jax.random.normal(keys[0], (4,)), jnp.eye(4, 16)
+    kernel = kernel + 0.5 * jax.random.normal(keys[1], (4, 16))
+    teacher = 1.5 * jax.random.normal(keys[2], (16,))
+    log_probs = jax.nn.log_softmax(teacher)
+    order = jnp.argsort(-log_probs)
+    axes, number = figure.subplots(), range(2, 17, 2)
+    for line, tail in zip(LINES, ("bucket", "renormalize"), strict=False):
+        losses = [
+            jl.linear_sparse_distillation_loss(
+                hidden, kernel, order[:k], log_probs[order[:k]], tail=tail
+            )
+            for k in number
+        ]
+        axes.plot(number, losses, "o", ms=4, **line, label=tail)
+    axes.axhline(jl.distillation_loss(hidden @ kernel, teacher), color=GREY, lw=0.8)
+    axes.set(xlabel="classes known, of 16", ylabel="loss", ylim=(0, None))
+    axes.legend()
+
+
+def tokens(figure):
+    """The log-probability of each token, and the entropy where it was predicted."""
+    keys = jax.random.split(jax.random.key(5), 3)
+    hidden = jax.random.normal(keys[0], (9, 8))
+    kernel = jax.random.normal(keys[1], (8, 40)) / 2
+    labels = jax.random.categorical(keys[2], 2 * hidden @ kernel)
+    log_probs, entropies = jl.linear_log_probs(hidden, kernel, labels)
+    axes, place = figure.subplots(), np.arange(9)
+    axes.bar(place, entropies, color=GREEN, label="entropy")
+    axes.bar(place, log_probs, color=BLUE, label="log-probability")
+    axes.axhline(0, color=INK, lw=0.8)
+    axes.set(xlabel="token", xticks=[])
+    figure.legend(loc="outside lower center", ncols=2)
+
+
+def statistics(figure):
+    """One distribution, and what the statistics of two labels say about it."""
+    hidden, labels = jnp.array([1.0, 0.5]), jnp.array([2, 6])
+    kernel = jnp.stack([jnp.cos(jnp.arange(10.0)), jnp.sin(2 * jnp.arange(10.0))])
+    found = jl.linear_statistics(hidden, 1.5 * kernel, labels)
+    axes, place = figure.subplots(), np.arange(10)
+    axes.bar(place, jax.nn.softmax(hidden @ kernel * 1.5), color=GREY, alpha=0.5)
+    axes.bar(labels, np.exp(found.log_probs), color=BLUE, label="the labels")
+    axes.plot(found.predictions, 0.01, "*", color=ORANGE, ms=9, label="prediction")
+    axes.set(xlabel="class", ylabel="probability", xticks=place)
+    tail = np.exp(found.log_tail)
+    axes.set_title(f"entropy {found.entropies:.2f}, outside the labels {tail:.0%}")
+    axes.legend()
 
 
 def smoothing(figure):
@@ -765,23 +955,27 @@ def dense(loss, labels=MOSTLY_FIRST, **options):
     )
 
 
-def coins(loss):
+def of_coin(p, q):
     """The divergence of a predicted probability of heads from the true one."""
-
-    def of(p, q):
-        return loss(jnp.log(jnp.stack([p, 1 - p])), jnp.stack([q, 1 - q]))
-
-    return curves(PROBABILITY, of, "predicted", "target", COINS, (0, 2.5), (-6, 6))
+    return jl.kl_divergence(jnp.log(jnp.stack([p, 1 - p])), jnp.stack([q, 1 - q]))
 
 
-def masses(loss):
-    """The divergence of masses, which need not add up to 1."""
+def of_log_target(log_q, p):
+    """The same from the logarithm of the true one."""
+    log_targets = jnp.stack([log_q, jnp.log(-jnp.expm1(log_q))])
+    return jl.kl_divergence_with_log_targets(
+        jnp.log(jnp.stack([p, 1 - p])), log_targets
+    )
 
-    def of(predicted, target):
-        return loss(jnp.log(predicted)[None], target[None])
 
-    x, values = jnp.linspace(0.05, 4, 121), jnp.array([0.5, 1.0, 2.0])
-    return curves(x, of, "predicted", "target", values, (0, 2.5), (-4, 1.2))
+def of_mass(predicted, target):
+    """The divergence of one mass, which need not be a probability."""
+    return jl.convex_kl_divergence(jnp.log(predicted)[None], target[None])
+
+
+def with_mask(x, third):
+    """The cross entropy of three logits, the third of which may be -inf."""
+    return jl.safe_softmax_cross_entropy(jnp.stack([x, 0 * x, third]), MOSTLY_FIRST)
 
 
 REGRESSION = {
@@ -988,6 +1182,7 @@ MULTICLASS = {
             "logit of one class",
             "classes",
             (2.0, 4.0, 8.0),
+            title="log-probability",
         ),
         "The log-probability of one class over its logit: it rises with a slope of 1 "
         "and bends to 0 where the logit is far above those of the other classes.",
@@ -1051,10 +1246,16 @@ MULTICLASS = {
         "loss falls towards a larger logit of class 0, the label.",
     ),
     "safe_softmax_cross_entropy": Card(
-        dense(jl.safe_softmax_cross_entropy),
-        "With labels of 0.7 for class 0 and 0.3 for class 1, the loss has a valley "
-        "where the first logit is a little above the second and both are above the "
-        "third.",
+        curves(
+            jnp.linspace(-4, 5, 121),
+            with_mask,
+            "logit of class 0",
+            "third logit",
+            (0.0, -jnp.inf),
+        ),
+        "With labels of 0.7, 0.3 and 0, the loss over the logit of class 0 for a third "
+        "logit of 0 and of minus infinity: without the third class the loss is a "
+        "little lower, and both curves and their derivatives are finite.",
     ),
     "smooth_labels": Card(
         smoothing,
@@ -1081,14 +1282,23 @@ MULTICLASS = {
 
 DIVERGENCE = {
     "convex_kl_divergence": Card(
-        masses(jl.convex_kl_divergence),
+        curves(
+            jnp.linspace(0.05, 4, 121),
+            of_mass,
+            "predicted mass",
+            "target",
+            jnp.array([0.5, 1.0, 2.0]),
+            (0, 2.5),
+            (-4, 1.2),
+        ),
         "Three curves that touch 0 where the predicted mass is the target, 0.5, 1 and "
         "2, and rise on both sides.",
     ),
     "generalized_kl_divergence": Card(
-        masses(jl.generalized_kl_divergence),
-        "Three curves that touch 0 where the predicted mass is the target, 0.5, 1 and "
-        "2, and rise on both sides.",
+        two_masses,
+        "The plane of two predicted masses: level lines are ovals around the target, "
+        "of masses 1 and 2, where the loss is 0; it is steepest near masses of 0, and "
+        "arrows lead to the target.",
     ),
     "jensen_shannon_divergence": Card(
         curves(
@@ -1104,14 +1314,21 @@ DIVERGENCE = {
         "of 0, with a bounded rise on both sides, which is highest for beta 0.5.",
     ),
     "kl_divergence": Card(
-        coins(jl.kl_divergence),
+        curves(PROBABILITY, of_coin, "predicted", "target", COINS, (0, 2.5), (-6, 6)),
         "Three curves that touch 0 where the predicted probability is the target, 0.2, "
         "0.5 and 1, and grow without bound towards a certain and wrong prediction.",
     ),
     "kl_divergence_with_log_targets": Card(
-        coins(lambda p, q: jl.kl_divergence_with_log_targets(p, jnp.log(q))),
-        "Three curves that touch 0 where the predicted probability is the target, 0.2, "
-        "0.5 and 1, and grow without bound towards a certain and wrong prediction.",
+        curves(
+            jnp.linspace(-6, -0.02, 121),
+            of_log_target,
+            "log of the target",
+            "predicted",
+            jnp.array([0.1, 0.5, 0.9]),
+        ),
+        "The divergence over the logarithm of the target probability, for predictions "
+        "of 0.1, 0.5 and 0.9: each curve touches 0 where both agree, and levels off "
+        "towards a log-target of minus infinity.",
     ),
     "wasserstein_distance": Card(
         transport,
@@ -1133,23 +1350,27 @@ DISTILLATION = {
         "and Jensen-Shannon stays low on both.",
     ),
     "linear_distillation_loss": Card(
-        memory(mean_of_two_layers, mean_of_their_logits, layers=2), FLAT
+        memory(mean_of_two_layers, mean_of_their_logits, two_layers, (8192,)), FLAT
     ),
     "linear_sparse_distillation_loss": Card(
-        memory(mean_of_known_class, mean_of_known_class_in_full), FLAT
+        tails,
+        "The loss over the number of the teacher's classes that are known, of 16: with "
+        "the others as one bucket it rises to the divergence over all classes, a line; "
+        "renormalised over the known classes it reaches the same value at 16.",
     ),
     "sparse_distillation_loss": Card(
-        of_kinds(from_one_class),
-        "The three divergences of a student of three classes from a teacher of whom "
-        "one class is known, of probability 0.6: 0 where the student agrees.",
+        known_classes,
+        "Pairs of bars, teacher and student, for the three classes that are known and "
+        "for all others together; the loss compares these four probabilities.",
     ),
 }
 
 EMBEDDING = {
     "circle_loss": Card(
-        pulls(lambda x, labels: jl.circle_loss(x, labels, gamma=8.0)),
-        "Eight points of three classes on a circle: arrows pull points of one class "
-        "together and push neighbours of another class away.",
+        weighted_scores,
+        "The plane of two scores of an example, with one of another class and with one "
+        "of its own: level lines are quarter circles around the goal, scores of 0 and "
+        "1, to which the arrows lead, longer ones from farther away.",
     ),
     "arcface_loss": Card(
         by_margin(0.0, 0.5),
@@ -1159,19 +1380,23 @@ EMBEDDING = {
         "own; with a margin of 0.5 these are pulled as well.",
     ),
     "barlow_twins_loss": Card(
-        towers(lambda x, y: jl.barlow_twins_loss(x, y, off_diagonal_weight=0.3)),
-        "Two views of four examples on a circle, joined by lines: arrows bring the two "
-        "views of an example together in each coordinate, measured by its deviation.",
+        decorrelated,
+        "The matrix of correlations between the six features of two views: before "
+        "training every feature is correlated with several others; after a descent "
+        "only the diagonal is left, where each feature agrees with itself.",
     ),
     "vicreg_loss": Card(
-        towers(lambda x, y: jl.vicreg_loss(x, y, invariance=2.0, variance=4.0)),
-        "Two views of four examples on a circle, joined by lines: arrows bring the two "
-        "views of an example together, and push all away from the mean of the view.",
+        spread_out,
+        "Two views of ten examples in the plane, each pair joined by a line: before "
+        "training they lie along a line, pairs apart; after a descent the pairs have "
+        "met, and the points are spread in both coordinates.",
     ),
     "siglip_loss": Card(
-        towers(lambda x, y: jl.siglip_loss(x, y, logit_scale=3.0, logit_bias=-1.0)),
-        "Images and texts on a circle, each pair joined by a line: arrows pull the two "
-        "of a pair together, and push points of other pairs away.",
+        pulled_scores,
+        "Two matrices of eight images and eight texts. Left, their scores, blue above "
+        "0 and orange below. Right, the pull on each score: up on the diagonal, where "
+        "image and text belong together, and down elsewhere, most where a score is "
+        "high.",
     ),
     "info_nce_loss": Card(
         towers(lambda x, y: jl.info_nce_loss(x, y, temperature=0.3, symmetric=True)),
@@ -1180,11 +1405,12 @@ EMBEDDING = {
         "the nearest.",
     ),
     "supervised_contrastive_loss": Card(
-        pulls(
+        bundles(
             lambda x, labels: jl.supervised_contrastive_loss(x, labels, temperature=0.5)
         ),
-        "Eight points of three classes on a circle: arrows pull the points of a class "
-        "together, most those far from the others of their class.",
+        "The angles of eight points of three classes over the steps of a descent on a "
+        "circle: the lines of each class run together into one bundle, away from the "
+        "bundles of the other classes.",
     ),
     "cosine_distance": Card(
         planes(
@@ -1316,10 +1542,7 @@ SEQUENCE = {
         "descends from the first blank through c, a and t to the last blank.",
     ),
     "linear_transducer_loss": Card(
-        lattice,
-        "The lattice that the loss sums over, of 24 frames and the letters emitted so "
-        "far: three steps lead up from no letter to cat, and the logits of all nodes "
-        "never stand in memory at once.",
+        memory(sum_of_joint_states, sum_of_joint_logits, joint_network, (8, 40)), FLAT
     ),
     "transducer_loss": Card(
         lattice,
@@ -1406,9 +1629,20 @@ VOCABULARY = {
         "Two bars, the numbers of parameters for 50,000 classes: a single matrix has "
         "several times as many as the adaptive softmax.",
     ),
-    "linear_cross_entropy": Card(memory(mean_of_linear, mean_in_full), FLAT),
-    "linear_log_probs": Card(memory(sum_of_linear_log_probs, sum_of_log_probs), FLAT),
-    "linear_statistics": Card(memory(sum_of_statistics, sum_of_log_probs), FLAT),
+    "linear_cross_entropy": Card(
+        memory(mean_of_linear, mean_in_full, last_layer, (8192,)), FLAT
+    ),
+    "linear_log_probs": Card(
+        tokens,
+        "Bars for nine tokens: the log-probability of each below a line at 0, and the "
+        "entropy of the prediction at its place above it.",
+    ),
+    "linear_statistics": Card(
+        statistics,
+        "The distribution over ten classes in grey, the probabilities of two labels in "
+        "blue and a star at the predicted class; the title has the entropy and the "
+        "mass outside the labels.",
+    ),
     "softmax_statistics": Card(
         curves(
             jnp.linspace(-6, 10, 121),
@@ -1420,6 +1654,7 @@ VOCABULARY = {
             "logit of one class",
             "classes",
             (2.0, 4.0, 8.0),
+            title="entropy",
         ),
         "The entropy over the logit of one class among two, four and eight: highest "
         "where that logit is that of the others, and 0 where it is far above them.",
