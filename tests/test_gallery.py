@@ -45,6 +45,28 @@ def test_every_picture_is_told_in_words(gallery):
         assert "]" not in card.alt, f"{name}: it stands in brackets on the page"
 
 
+@pytest.mark.exhaustive
+@pytest.mark.parametrize("name", jaxloss.__all__)
+def test_words_in_a_picture_are_whole_and_apart(gallery, name):
+    with gallery.rc_context(gallery.LOOK):
+        figure = gallery.Figure(layout="constrained")
+        gallery.CARDS[name].draw(figure)
+        figure.draw_without_rendering()
+    labels = [
+        text
+        for axes in figure.axes
+        for text in (axes.title, axes.xaxis.label, axes.yaxis.label)
+        if text.get_text()
+    ]
+    legends = [axes.get_legend() for axes in figure.axes if axes.get_legend()]
+    boxes = [x.get_window_extent() for x in (*labels, *legends, *figure.legends)]
+    picture = figure.bbox.padded(2)
+    for i, box in enumerate(boxes):
+        assert picture.contains(box.x0, box.y0)
+        assert picture.contains(box.x1, box.y1)
+        assert not any(box.overlaps(other) for other in boxes[:i])
+
+
 @pytest.mark.parametrize(
     "name",
     [

@@ -1671,7 +1671,7 @@ ALIGNMENT = {
         curves(
             MARGIN,
             lambda x, margin: jl.bradley_terry_loss(x, 0.0, margin=margin),
-            "reward of the chosen − of the rejected",
+            "chosen − rejected",
             "margin",
             (0.0, 2.0, 4.0),
         ),
@@ -1681,12 +1681,13 @@ ALIGNMENT = {
         curves(
             jnp.linspace(-4, -0.01, 121),
             lambda x, advantage: jl.cispo_loss(x, -2.0, advantage),
-            "log-probability, −2 before",
+            "log-probability",
             "advantage",
             (1.0, -1.0),
         ),
-        "Two mirrored curves: the derivative grows with the ratio to the old "
-        "probability until that reaches 5, and then stays, where others fall to 0.",
+        "Two mirrored curves, for an old log-probability of −2: the derivative grows "
+        "with the ratio to the old probability until that reaches 5, and then stays, "
+        "where the derivatives of other losses fall to 0.",
     ),
     "clipped_policy_loss": Card(
         curves(
@@ -1703,7 +1704,7 @@ ALIGNMENT = {
         curves(
             MARGIN,
             lambda x, beta: jl.dpo_loss(x, 0.0, beta=beta),
-            "log-ratio of the chosen − of the rejected",
+            "chosen − rejected",
             "beta",
             (0.1, 0.5, 1.0),
         ),
@@ -1713,7 +1714,7 @@ ALIGNMENT = {
         curves(
             MARGIN,
             lambda x, beta: jl.ipo_loss(x, 0.0, beta=beta),
-            "log-ratio of the chosen − of the rejected",
+            "chosen − rejected",
             "beta",
             (0.1, 0.25, 1.0),
             ylim=(0, 60),
@@ -1730,7 +1731,7 @@ ALIGNMENT = {
         curves(
             MARGIN,
             lambda x, kind: jl.kto_loss(x, 0.0, kind, beta=1.0),
-            "log-ratio to the reference",
+            "log-ratio",
             "desirable",
             (1.0, 0.0),
         ),
@@ -1741,7 +1742,7 @@ ALIGNMENT = {
         curves(
             jnp.linspace(-4, -0.01, 121),
             lambda x, rejected: jl.orpo_loss(x, rejected, weight=1.0),
-            "log-probability of the chosen",
+            "log p of the chosen",
             "rejected",
             (-2.0, -1.0, -0.2),
         ),
@@ -1767,7 +1768,7 @@ ALIGNMENT = {
         curves(
             MARGIN / 2,
             lambda x, margin: jl.simpo_loss(x, 0.0, margin=margin),
-            "mean log-probability: chosen − rejected",
+            "chosen − rejected",
             "margin",
             (0.0, 2.0, 4.0),
         ),
