@@ -3,6 +3,8 @@
 Their values and slopes in a single block are the catalogue's.
 """
 
+import re
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -88,8 +90,22 @@ def test_blocks_of_rows_have_the_loss_of_the_whole_batch(name, examples, x64):
     np.testing.assert_allclose(each(x, labels, keep), expected, rtol=1e-11)
 
 
+@pytest.fixture
+def as_elsewhere(monkeypatch):
+    """Called, it lets all that is traced from then on be what TPU and GPU get."""
+
+    def begin():
+        jax.clear_caches()
+        monkeypatch.setattr(
+            jax.lax, "platform_dependent", lambda *x, cpu, default: default(*x)
+        )
+
+    yield begin
+    jax.clear_caches()
+
+
 @each_loss
-def test_derivatives_through_the_blocks_are_those_of_one(name, x64, monkeypatch):
+def test_derivatives_through_the_blocks_are_those_of_one(name, x64, as_elsewhere):
     loss, _, parameters = LOSSES[name]
     x, labels = several_blocks(131)
     weights, line = np.random.default_rng(8).normal(size=(2, 131, 3))
@@ -106,8 +122,22 @@ def test_derivatives_through_the_blocks_are_those_of_one(name, x64, monkeypatch)
         return jax.jvp(first, point, tangents), forward_slope(*point)
 
     several = jax.jit(orders)()
-    monkeypatch.setattr("jaxloss.embedding.contrastive._BLOCKS", 1)
+    as_elsewhere()
     assert_close(several, jax.jit(lambda: orders())())
+
+
+@each_loss
+def test_scores_exist_in_blocks_on_every_platform(name):
+    """The program has one form for CPU and one for TPU and GPU."""
+
+    def blocks(pairs):
+        x, labels = jnp.zeros((pairs, 2)), jnp.arange(pairs)
+        step = jax.value_and_grad(lambda x: LOSSES[name][0](x, labels, reduction="sum"))
+        program = str(jax.make_jaxpr(step)(x))
+        return {*map(int, re.findall(rf"f32\[(\d+),{pairs}\]", program))} - {1}
+
+    assert blocks(2048) == {256, 2048}
+    assert blocks(16384) == {256, 1024}
 
 
 @pytest.mark.optimised

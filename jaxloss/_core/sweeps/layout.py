@@ -30,6 +30,8 @@ class Layout:
     @classmethod
     def of(cls, rows: int, largest: int, keep: jax.Array | None) -> "Layout":
         """As few chunks as have at most `largest` rows, all of one size."""
+        if rows == largest:  # also a number that is not known when JAX traces
+            return cls(rows, 1, rows, None)
         if not isinstance(rows, int):
             raise ValueError(
                 "`hidden` must have a number of examples that is known when the "

@@ -168,10 +168,10 @@ def _per_row(values, operands):
 
 @dataclasses.dataclass(frozen=True)
 class _Sweep:
-    """Chunks of rows, or blocks of classes where that is better for the platform."""
+    """Chunks of rows, and what is better for TPU and GPU: larger ones, or classes."""
 
     rows: Rows
-    classes: Classes | None
+    elsewhere: Rows | Classes | None
 
     def value(self, operands, rest):
         return self.choose(lambda form, *arrays: form.value(*arrays), operands, rest)
@@ -180,9 +180,9 @@ class _Sweep:
         moving = jax.tree.map(lambda _: True, moving)
 
         def pull(form, operands, rest, cotangent):
+            if isinstance(form, Rows):
+                return form.pull(operands, rest, cotangent, moving)
             by_row = self.rows.pull(operands, rest, cotangent, moving)
-            if form is self.rows:
-                return by_row
             # A sum over all classes hides the digits of the second derivative, which
             # is that of the other form.
             arrays = lax.stop_gradient((operands, rest, cotangent))
@@ -192,12 +192,12 @@ class _Sweep:
 
     def choose(self, function, *arrays):
         """function(form, *arrays) with the form that suits the platform."""
-        if self.classes is None:
+        if self.elsewhere is None:
             return function(self.rows, *arrays)
         return lax.platform_dependent(
             *arrays,
             cpu=functools.partial(function, self.rows),
-            default=functools.partial(function, self.classes),
+            default=functools.partial(function, self.elsewhere),
         )
 
 
@@ -225,11 +225,13 @@ def _prepare(rule, operands, fixed, keep, options):
         hidden, _ = operands.first
         largest = default_rows(hidden.shape[1], options.share)
         largest *= automatic_devices(hidden)
-    classes = None
+    in_rows = functools.partial(Rows, rule.by_row, products=products, options=options)
+    elsewhere = None
     if rule.by_class is not None and _is_large(operands, options):
-        classes = Classes(rule.by_class, products, options)
-    sweep = _Sweep(Rows(rule.by_row, largest, products, options), classes)
-    return sweep, operands, rest
+        elsewhere = Classes(rule.by_class, products, options)
+    elif options.elsewhere is not None and n > min(largest, options.elsewhere):
+        elsewhere = in_rows(options.elsewhere)
+    return _Sweep(in_rows(largest), elsewhere), operands, rest
 
 
 def _is_large(operands, options):

@@ -43,6 +43,7 @@ class Options:
     precision: PrecisionLike = None  # of the products
     axis_name: str | None = None  # the mesh axis over which the classes are split
     class_axis: int = 1  # of the kernel
+    elsewhere: int | None = None  # `largest` for TPU and GPU, if it is another number
 
 
 def default_rows(features: int, share: int = 1) -> int:

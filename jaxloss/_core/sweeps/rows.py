@@ -12,6 +12,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 
 from jaxloss._core.devices import automatic_devices
@@ -216,8 +217,13 @@ class Rows:
 
 def _filled(tangents, primals):
     """The tangents with zeros for None."""
+
+    def zeros(x):
+        real = jnp.issubdtype(x.dtype, jnp.floating)
+        return jnp.zeros_like(x) if real else np.zeros(x.shape, jax.dtypes.float0)
+
     return jax.tree.map(
-        lambda t, x: None if x is None else jnp.zeros_like(x) if t is None else t,
+        lambda t, x: None if x is None else zeros(x) if t is None else t,
         tangents,
         primals,
         is_leaf=lambda x: x is None,
