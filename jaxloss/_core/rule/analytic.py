@@ -36,16 +36,18 @@ def analytic(forward: Callable[..., Any], backward: Callable[..., Any]):
         The function `loss(*inputs, **static)`.
     """
 
+    traced_forward, traced_backward = _traced_once(forward), _traced_once(backward)
+
     @functools.wraps(forward)
     def loss(*inputs, **static):
         def ahead(*inputs):  # under `jit`, constants come as scalars of JAX's own
-            return forward(*map(jnp.asarray, inputs), **static)
+            return traced_forward(*map(jnp.asarray, inputs), **static)
 
         @jax.custom_vjp
         def reverse(*inputs):
             return ahead(*inputs)[0]
 
-        reverse.defvjp(ahead, functools.partial(backward, **static))
+        reverse.defvjp(ahead, functools.partial(traced_backward, **static))
 
         def tangent(primals, tangents):
             """The loss and its tangent; None is the tangent of what does not move."""
@@ -76,6 +78,23 @@ def analytic(forward: Callable[..., Any], backward: Callable[..., Any]):
         return both(*vary_alike(inputs, static.get("axis_name")))
 
     return loss
+
+
+def _traced_once(function):
+    """`function(*arrays, **static)`, traced once for each set of shapes and options.
+
+    Reductions, modes and orders of differentiation share the trace. It is inlined: the
+    program is the same as without.
+    """
+
+    @functools.cache
+    def with_options(names):
+        return jax.jit(function, static_argnames=names, inline=True)
+
+    def call(*arrays, **static):
+        return with_options(tuple(static))(*arrays, **static)
+
+    return call
 
 
 def pointwise(rule: Callable[..., Any]):
