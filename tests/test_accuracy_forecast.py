@@ -220,12 +220,14 @@ def test_value_and_slopes_are_within_units_of_the_last_place(case):
     assert not ulp.over_bound(case)
 
 
+@pytest.mark.exhaustive
 @pytest.mark.any_program
 @each_alone
 def test_second_derivatives_are_finite(case):
     assert not ulp.not_finite(case)
 
 
+@pytest.mark.exhaustive
 @each_alone
 def test_half_precision_is_a_rounding(case):
     assert not ulp.halves(case, jnp.bfloat16)
@@ -247,6 +249,7 @@ def test_negative_binomial_where_it_has_a_name(row, expected):
     np.testing.assert_allclose(found, expected, rtol=2e-6)
 
 
+@pytest.mark.exhaustive
 def test_infinite_degrees_are_the_gaussian_and_scale_0_is_a_limit():
     m, t, s = jnp.zeros(4), jnp.array([0.0, 0.5, 3.0, 1e9]), 0.7
     found = jl.student_t_nll_loss(m, t, s, jnp.inf)
@@ -268,6 +271,7 @@ def test_infinite_degrees_are_the_gaussian_and_scale_0_is_a_limit():
         assert np.isnan(jl.student_t_nll_loss(0.0, 1.0, s, v))
 
 
+@pytest.mark.exhaustive
 def test_second_derivatives_of_student_t_at_the_ends_of_the_range():
     """Degrees whose square leaves the range, and errors over scales that do."""
     sizes = (3.0, 2.0), (1e-10, 1.0), (1e10, 1.0), (1e20, 1.0), (1e30, 1e-10), (3e38, 1)

@@ -573,6 +573,7 @@ def of_four_classes(case):
     )
 
 
+@pytest.mark.exhaustive
 @HALVES
 @EACH
 def test_half_precision_rounds_the_float32_result(name, dtype):
@@ -604,6 +605,7 @@ def test_half_precision_rounds_the_float32_result(name, dtype):
         )
 
 
+@pytest.mark.exhaustive
 @pytest.mark.any_program
 @EACH
 def test_second_derivatives_are_finite_where_the_slopes_are(name):

@@ -273,6 +273,7 @@ def test_value_and_slopes_are_within_their_bound(case):
     assert not over, over
 
 
+@pytest.mark.exhaustive
 @pytest.mark.any_program
 @EACH
 def test_second_derivatives_are_finite_where_the_true_ones_are(case):
@@ -280,6 +281,7 @@ def test_second_derivatives_are_finite_where_the_true_ones_are(case):
     assert not found, found
 
 
+@pytest.mark.exhaustive
 @HALVES
 @EACH
 def test_half_precision_rounds_the_float32_result(case, dtype):

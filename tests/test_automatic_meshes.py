@@ -45,6 +45,7 @@ def placed(mesh, arrays, spec):
     ]
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("set_mesh", [True, False])
 @pytest.mark.parametrize(
     ("spec", "most"),

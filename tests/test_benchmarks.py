@@ -12,6 +12,7 @@ pytest.importorskip("tqdm")
 from benchmarks import cases, measure, report
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize(
     "name",
     [
@@ -46,6 +47,7 @@ def test_row_is_measured_and_written(name, tmp_path):
     assert f"{min(result['ratio'].values()):.2f}" in line
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize(
     ("name", "peers"),
     [

@@ -7,6 +7,7 @@ import pytest
 from cases import vocabulary as definitions
 from common import assert_close
 from jax.sharding import PartitionSpec as P
+from tier import first
 
 import jaxloss as jl
 from jaxloss._core.sweeps import classes, linear
@@ -64,7 +65,7 @@ def pulled(loss, real):
     return jax.jit(lambda x: jax.jvp(slope, (x,), (line,)))(real)
 
 
-@pytest.mark.parametrize("reduction", ["none", "sum", "mean"])
+@pytest.mark.parametrize("reduction", first(["mean", "none", "sum"]))
 def test_all_arguments_and_derivatives(x64, blocks, reduction):
     real, labels, where = inputs()
     fixed = {"labels": labels, "where": where, "reduction": reduction}
@@ -98,6 +99,7 @@ def test_values_are_those_of_the_definition(x64):
     assert_close(entropies, definitions.entropies(labels=labels, **arrays), 1e-13)
 
 
+@pytest.mark.exhaustive
 def test_log_probs_and_entropies(x64, blocks):
     real, labels, where = inputs()
     names = "hidden", "kernel", "bias", "logit_softcap", "temperature"
@@ -113,6 +115,7 @@ def test_log_probs_and_entropies(x64, blocks):
     assert_close(found, pulled(numbers(chunk_size=5), real), 1e-11)
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
 @pytest.mark.parametrize("form", ["blocks", "rows"])
 def test_an_embedding_table_has_the_transposed_gradient(dtype, form):
@@ -216,6 +219,7 @@ def test_a_label_that_is_no_class_is_nan():
     np.testing.assert_array_equal(np.isnan(loss), np.arange(EXAMPLES) < 2)
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("axis", [0, 1])
 def test_classes_split_over_devices(blocks, axis):
     """Four devices with seven classes each, in blocks of eight and of three."""

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from mpmath import mp, mpf
+from tier import first
 
 import jaxloss as jl
 
@@ -302,7 +303,7 @@ def ctc(logits, labels):
     return -np.log(alpha[-2:].sum())
 
 
-@pytest.mark.parametrize("frames", [1, 2, 3, 10, 40, 200])
+@pytest.mark.parametrize("frames", first([3, 40, 1, 2, 10, 200], 2))
 def test_a_small_ctc_loss_has_the_absolute_error_that_its_docstring_says(frames):
     rng = np.random.default_rng(frames)
     classes, batch = 6, 100

@@ -12,6 +12,7 @@ import jaxloss
 PAGES = sorted((Path(__file__).parent.parent / "docs").rglob("*.md"))
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize(
     "page", [page for page in PAGES if ">>> " in page.read_text()], ids=lambda p: p.stem
 )

@@ -76,7 +76,7 @@ def test_reduced_losses_of_half_precision_are_float32(case):
         assert loss.shape == ()
 
 
-@each_case()
+@each_case(once=True)
 def test_lists_and_numpy_arrays_are_arrays(case):
     arrays = case.arrays()
     plain = case({name: jnp.asarray(x) for name, x in arrays.items()})

@@ -32,6 +32,7 @@ def value_and_gradient(loss, batch, labels):
     return jax.jit(jax.value_and_grad(mean)).lower(batch, labels).compile()
 
 
+@pytest.mark.exhaustive
 @pytest.mark.optimised
 @each_loss
 def test_memory_is_less_than_that_of_one_matrix_of_pairs(name):
@@ -42,6 +43,7 @@ def test_memory_is_less_than_that_of_one_matrix_of_pairs(name):
     assert step.memory_analysis().temp_size_in_bytes < 4 * pairs * pairs
 
 
+@pytest.mark.exhaustive
 @pytest.mark.optimised
 @each_loss
 def test_memory_grows_like_the_number_of_examples(name):
@@ -104,6 +106,7 @@ def as_elsewhere(monkeypatch):
     jax.clear_caches()
 
 
+@pytest.mark.exhaustive
 @each_loss
 def test_derivatives_through_the_blocks_are_those_of_one(name, x64, as_elsewhere):
     loss, _, parameters = LOSSES[name]

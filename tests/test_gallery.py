@@ -67,6 +67,7 @@ def test_words_in_a_picture_are_whole_and_apart(gallery, name):
         assert not any(box.overlaps(other) for other in boxes[:i])
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize(
     "name",
     [

@@ -51,6 +51,7 @@ def test_excluded_rows_are_zero(by):
     assert_close((by_hidden[KEEP], by_kernel), expected, 1e-5)
 
 
+@pytest.mark.exhaustive
 def test_forward_mode_and_second_order_pass_over_excluded_rows():
     hidden, kernel, labels = drawn()
     spoiled = jnp.where(KEEP[:, None], hidden, jnp.inf)

@@ -63,6 +63,7 @@ def arguments(dtype, *, every):
     return arrays, {"labels": LABELS, "where": WHERE} if every else {"labels": LABELS}
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("every", [False, True], ids=["logits", "all arguments"])
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_split_classes_have_every_derivative_of_whole_ones(dtype, every):
@@ -206,6 +207,7 @@ def both_of_linear_log_probs(**arrays):
 
 
 # The examples of a sum are on all devices: "batch" would need a sum of sums.
+@pytest.mark.exhaustive
 @pytest.mark.parametrize(
     ("loss", "rows", "options"),
     [

@@ -7,6 +7,7 @@ users do.
 """
 
 import contextlib
+from collections.abc import Sequence
 from typing import TypeVar
 
 import jax
@@ -34,6 +35,11 @@ _level = jax.make_user_context("full")
 def choose(quick: T, exhaustive: T) -> T:
     """The number of examples, say, of this run's tier."""
     return exhaustive if EXHAUSTIVE else quick
+
+
+def first(values: Sequence[T], count: int = 1) -> Sequence[T]:
+    """The values of a parameter: the first `count` in the quick tier, else all."""
+    return choose(values[:count], values)
 
 
 def quick_compiler(level: int = 0) -> contextlib.AbstractContextManager:
