@@ -51,7 +51,8 @@ def test_router_over_devices_is_the_router_of_all_tokens():
 
 
 def test_router_over_devices_in_forward_mode_and_second_order():
-    line = np.float32(RNG.normal(size=LOGITS.shape))
+    rng = np.random.default_rng(0)
+    line = np.float32(rng.normal(size=LOGITS.shape))
 
     def bend(loss):
         def along(logits, ids, keep, line):
@@ -80,8 +81,9 @@ def test_router_of_sharded_tokens_under_jit(kind):
 
 @pytest.mark.parametrize("kind", [AxisType.Auto, AxisType.Explicit])
 def test_packed_sequences_on_a_mesh(kind):
-    rows = np.float32(RNG.normal(size=(DEVICES, 7)))
-    ids = RNG.integers(-1, 3, rows.shape)
+    rng = np.random.default_rng(0)
+    rows = np.float32(rng.normal(size=(DEVICES, 7)))
+    ids = rng.integers(-1, 3, rows.shape)
 
     def total(rows, ids):
         ratio = jl.clipped_policy_loss(
@@ -156,8 +158,9 @@ def test_mean_of_the_means_of_devices_is_another_number():
 
 def test_packing_does_not_change_the_mean_over_answers():
     """Three answers of 2, 5 and 3 tokens: padded to rows, and packed into one."""
+    rng = np.random.default_rng(0)
     lengths = np.array([2, 5, 3])
-    losses = np.float32(RNG.normal(size=(3, 5)))
+    losses = np.float32(rng.normal(size=(3, 5)))
     keep = np.arange(5) < lengths[:, None]
     packed, ids = losses[keep], np.repeat(np.arange(3), lengths)
 

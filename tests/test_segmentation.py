@@ -118,9 +118,10 @@ def test_a_weight_counts_a_pixel_as_often_as_it_says(name):
 
 @every_loss
 def test_dropped_classes_are_as_if_they_had_never_been(name):
+    rng = np.random.default_rng(0)
     loss, _ = LOSSES[name]
-    two = RNG.normal(size=(4, 3, 5, 2)).astype(np.float32)
-    hot = np.eye(2, dtype=np.float32)[RNG.integers(0, 2, (4, 3, 5))]
+    two = rng.normal(size=(4, 3, 5, 2)).astype(np.float32)
+    hot = np.eye(2, dtype=np.float32)[rng.integers(0, 2, (4, 3, 5))]
     where = np.broadcast_to([True, False, True], LOGITS.shape)
     logits, targets = np.full_like(LOGITS, np.nan), np.full_like(TARGETS, np.nan)
     logits[..., [0, 2]], targets[..., [0, 2]] = two, hot
@@ -144,10 +145,11 @@ def test_dropped_classes_are_as_if_they_had_never_been(name):
 @pytest.mark.parametrize("smooth", first([0.0, 1.0]))
 @pytest.mark.parametrize("apply_softmax", [True, False])
 def test_nothing_to_find_has_a_finite_loss_and_gradient(name, smooth, apply_softmax):
+    rng = np.random.default_rng(0)
     loss, _ = LOSSES[name]
     empty = np.zeros((2, 3, 5, 1), np.float32)
     predictions = np.where(
-        np.arange(2).reshape(2, 1, 1, 1) == 0, 0, RNG.uniform(size=empty.shape)
+        np.arange(2).reshape(2, 1, 1, 1) == 0, 0, rng.uniform(size=empty.shape)
     )
     predictions = np.float32(predictions if not apply_softmax else predictions - 3)
 
@@ -304,7 +306,8 @@ def test_generalized_loss_without_a_class_or_an_image():
 
 
 def test_one_channel_maps_under_jit():
-    p = np.float32(RNG.uniform(size=(2, 4, 4, 1)))
+    rng = np.random.default_rng(0)
+    p = np.float32(rng.uniform(size=(2, 4, 4, 1)))
     t = (p > 0.4).astype(np.float32)
     expected = [
         of_pixels(x.reshape(-1, 1), y.reshape(-1, 1))[0]
