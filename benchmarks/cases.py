@@ -261,6 +261,11 @@ def _labelled_images(rng, shrink):
     return logits, targets.argmax(-1).astype(np.int32)
 
 
+def _masks(rng, shrink):
+    size = max(512 // shrink, 4)
+    return _normal(rng, 8, size, size), rng.random((8, size, size)) < 0.3
+
+
 def _keras_dice(logits, targets):
     import keras
 
@@ -744,10 +749,28 @@ ROWS = [
         more={"plain": plain.lovasz_softmax},
     ),
     Row(
+        "Lovász hinge 8 x 512 x 512",
+        _masks,
+        mean(jl.lovasz_hinge_loss),
+        more={"plain": plain.lovasz_hinge},
+    ),
+    Row(
         "generalized box IoU 1 M",
         _boxes,
         ours(jl.generalized_box_iou_loss),
         more={"plain": plain.generalized_box_iou},
+    ),
+    Row(
+        "distance box IoU 1 M",
+        _boxes,
+        ours(jl.distance_box_iou_loss),
+        more={"plain": plain.distance_box_iou},
+    ),
+    Row(
+        "complete box IoU 1 M",
+        _boxes,
+        ours(jl.complete_box_iou_loss),
+        more={"plain": plain.complete_box_iou},
     ),
     Row(
         "DPO 4.2 M pairs",

@@ -6,15 +6,43 @@ import jax.numpy as jnp
 
 def generalized_box_iou(boxes, targets):
     """The textbook form, as in torchvision."""
+    iou, union, outer = _overlap(boxes, targets)
+    hull = jnp.prod(outer, axis=-1)
+    return jnp.mean(1 - iou + (hull - union) / (hull + 1e-7))
+
+
+def distance_box_iou(boxes, targets):
+    """The textbook form, as in torchvision."""
+    iou, _, outer = _overlap(boxes, targets)
+    return jnp.mean(1 - iou + _distance(boxes, targets, outer))
+
+
+def complete_box_iou(boxes, targets):
+    """The textbook form, as in torchvision."""
+    iou, _, outer = _overlap(boxes, targets)
+    (w, h), (v, g) = (jnp.moveaxis(x[:, 2:] - x[:, :2], 1, 0) for x in (boxes, targets))
+    shape = 4 / jnp.pi**2 * (jnp.arctan(v / g) - jnp.arctan(w / h)) ** 2
+    alpha = jax.lax.stop_gradient(shape / (1 - iou + shape + 1e-7))
+    return jnp.mean(1 - iou + _distance(boxes, targets, outer) + alpha * shape)
+
+
+def _overlap(boxes, targets):
+    """Intersection over union, the union's area, and the sides of the hull."""
     low = jnp.maximum(boxes[:, :2], targets[:, :2])
     high = jnp.minimum(boxes[:, 2:], targets[:, 2:])
     common = jnp.prod(jnp.maximum(high - low, 0), axis=-1)
     areas = jnp.prod(boxes[:, 2:] - boxes[:, :2], axis=-1)
     union = areas + jnp.prod(targets[:, 2:] - targets[:, :2], axis=-1) - common
     outer = jnp.maximum(boxes[:, 2:], targets[:, 2:])
-    hull = jnp.prod(outer - jnp.minimum(boxes[:, :2], targets[:, :2]), axis=-1)
-    iou = common / (union + 1e-7)
-    return jnp.mean(1 - iou + (hull - union) / (hull + 1e-7))
+    outer -= jnp.minimum(boxes[:, :2], targets[:, :2])
+    return common / (union + 1e-7), union, outer
+
+
+def _distance(boxes, targets, outer):
+    """Squared distance of the centers over the hull's squared diagonal."""
+    between = (boxes[:, :2] + boxes[:, 2:] - targets[:, :2] - targets[:, 2:]) / 2
+    square = jnp.sum(between * between, axis=-1)
+    return square / (jnp.sum(outer * outer, axis=-1) + 1e-7)
 
 
 def transducer(logits, frames, labels, unused):
@@ -56,3 +84,17 @@ def lovasz_softmax(logits, labels):
     steps = jnp.diff(index, axis=1, prepend=jnp.zeros_like(size))
     losses, present = jnp.sum(errors * steps, axis=1), size[:, 0] > 0
     return jnp.mean(jnp.mean(losses, axis=1, where=present))
+
+
+def lovasz_hinge(logits, labels):
+    """All pixels of an image sorted by their hinge errors, as in the authors' code."""
+    x, hit = (z.reshape(len(logits), -1) for z in (logits, labels))
+    errors = 1 - x * (2 * hit - 1)
+    order = jnp.argsort(-errors, axis=1)
+    errors = jnp.take_along_axis(errors, order, axis=1)
+    ranked = jnp.take_along_axis(hit, order, axis=1)
+    size = jnp.sum(ranked, axis=1, keepdims=True)
+    found = size - jnp.cumsum(ranked, axis=1)
+    index = 1 - found / (size + jnp.cumsum(1 - ranked, axis=1))
+    steps = jnp.diff(index, axis=1, prepend=jnp.zeros_like(size))
+    return jnp.mean(jnp.sum(jax.nn.relu(errors) * steps, axis=1))

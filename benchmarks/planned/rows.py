@@ -61,7 +61,8 @@ def rows() -> list[Row]:
 
 def timed_inputs() -> dict[str, tuple[Any, ...]]:
     """The shapes of the timed rows' inputs, by the rows' names."""
-    real, integer = _array("float32"), _array("int32")
+    real, integer, boolean = map(_array, ("float32", "int32", "bool"))
+    boxes = (real(1 << 20, 4),) * 2
     many, pixels = (real(1 << 24),) * 2, (real(8, 256, 256, 8),) * 2
     soft = (real(65536, 1000),) * 2
     linear = real(4096, 512), real(512, 50304), integer(4096)
@@ -134,7 +135,10 @@ def timed_inputs() -> dict[str, tuple[Any, ...]]:
         "DPO 4.2 M pairs": (real(1 << 22),) * 4,
         "clipped policy loss 16.8 M": (real(1 << 24),) * 3,
         "KL divergence 65536 x 1000": soft,
-        "generalized box IoU 1 M": (real(1 << 20, 4),) * 2,
+        "Lovász hinge 8 x 512 x 512": (real(8, 512, 512), boolean(8, 512, 512)),
+        "generalized box IoU 1 M": boxes,
+        "distance box IoU 1 M": boxes,
+        "complete box IoU 1 M": boxes,
     }
 
 

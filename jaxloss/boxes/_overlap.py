@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Literal, NamedTuple, get_args
 
 import jax
@@ -10,7 +11,9 @@ from jax.lax import stop_gradient
 
 from jaxloss._core.arguments import checks
 from jaxloss._core.arguments.tail import Tail
-from jaxloss._core.numerics.exact import quotient, share
+from jaxloss._core.numerics.exact import quotient
+from jaxloss._core.rule.analytic import pointwise
+from jaxloss._core.rule.linear_map import linear_map
 
 Format = Literal["xyxy", "xywh", "cxcywh"]
 
@@ -45,9 +48,26 @@ def lengths(
     boxes: jax.Array, targets: jax.Array, form: Format
 ) -> tuple[Lengths, Lengths]:
     """The lengths of pairs of boxes, [..., 4], in any unit, along x and along y."""
-    unit = _unit(boxes, targets)
-    a, b = ([x[..., i] * unit for i in range(4)] for x in (boxes, targets))
+    units = _units(boxes, targets)
+    a, b = (linear_map(_columns, _join, units, x) for x in (boxes, targets))
     return _along(a[::2], b[::2], form), _along(a[1::2], b[1::2], form)
+
+
+def _columns(units, boxes):
+    return [boxes[..., i] * units[0] for i in range(4)]
+
+
+# Of the columns' own transpose, a sum of padded arrays, or of a concatenation, XLA for
+# CPU would compute the four numbers of a box in four branches. A quotient that several
+# elements share is stored.
+def _join(units, columns):
+    first, *others = ((x / units[1])[..., None] for x in columns)
+    shape = (*first.shape[:-1], 4)
+    index = jax.lax.broadcasted_iota(jnp.int32, shape, len(shape) - 1)
+    joined = jnp.broadcast_to(first, shape)
+    for i, x in enumerate(others, 1):
+        joined = jnp.where(index == i, x, joined)
+    return joined
 
 
 def _along(a, b, form) -> Lengths:
@@ -69,12 +89,14 @@ def _along(a, b, form) -> Lengths:
     )
 
 
-def _unit(boxes, targets):
-    """A power of two that keeps differences of coordinates in range."""
-    largest = jnp.max(jnp.abs(boxes), axis=-1)
-    largest = stop_gradient(jnp.maximum(largest, jnp.max(jnp.abs(targets), axis=-1)))
-    unit = jnp.where(largest > 2.0**100, 2.0**-30, 1)
-    return jnp.where(largest < 2.0**-60, 2.0**60, unit).astype(boxes.dtype)
+def _units(boxes, targets):
+    """A power of two that keeps differences in range, and its inverse."""
+    given = stop_gradient((boxes, targets))
+    numbers = [jnp.abs(x[..., i]) for x in given for i in range(4)]
+    largest = functools.reduce(jnp.maximum, numbers)
+    scale = jnp.where(largest > 2.0**100, 2.0**30, 1)
+    scale = jnp.where(largest < 2.0**-60, 2.0**-60, scale).astype(boxes.dtype)
+    return 1 / scale, scale
 
 
 def _differences(a, b, form):
@@ -106,63 +128,96 @@ def _half_positive(x):
     return jnp.maximum(x, 0)
 
 
-class Regions(NamedTuple):
-    """Areas as shares of the hull, and lengths as shares of its longer side."""
+class Shapes(NamedTuple):
+    """What the losses compare beside areas."""
 
-    one_minus_iou: jax.Array
-    empty: jax.Array  # the share of the hull that neither box covers
     distance: jax.Array  # squared distance of centers over the hull's squared diagonal
     sides: tuple[jax.Array, jax.Array]  # the first box's width and height, in a unit
     other_sides: tuple[jax.Array, jax.Array]
     same: jax.Array
 
 
-# With the index x or y for the axis, A and B the areas, I that of the intersection and
-# U that of the union, C that of the hull:
-#     A - I = own_x (both_y + own_y) + both_x own_y,     likewise B - I,
-#     C - U = own_x other_y + other_x own_y + gap_x C_y + gap_y (C_x - gap_x).
-# All terms are at least 0, so that 1 - I/U = (A - I + B - I)/U and (C - U)/C keep their
-# digits for boxes that nearly agree. Both are ratios, and do not depend on the lengths
-# by which each axis is divided: the gradients of those are stopped.
-def regions(x: Lengths, y: Lengths) -> Regions:
+def shapes(x: Lengths, y: Lengths) -> Shapes:
     hulls = tuple(z.both + z.own + z.other + z.gap for z in (x, y))
-    scales = tuple(stop_gradient(jnp.where(hull == 0, 1, hull)) for hull in hulls)
-    both, own, other, gap = (
-        tuple(part / scale for part, scale in zip(parts, scales, strict=True))
-        for parts in zip(x[:4], y[:4], strict=True)
-    )
-    beside = _area(own, _plus(both, own)) + _area(both, own)
-    beside += _area(other, _plus(both, other)) + _area(both, other)
-    common = _area(both, both)
-    union = common + beside
-    covered = _plus(_plus(both, own), other)
-    uncovered = _area(own, other) + _area(other, own)
-    uncovered += _area(gap, _plus(covered, gap)) + _area(covered, gap)
-    # 0/0 is 1 for two empty boxes that differ.
-    missed = jnp.where(union == 0, 1, share(beside, common))
-
-    longer = jnp.maximum(*scales)
+    longer = stop_gradient(jnp.maximum(*hulls))  # the ratios do not depend on it
+    longer = jnp.where(longer == 0, 1, longer)
     diagonal = sum((hull / longer) ** 2 for hull in hulls)
     between = sum((z.center / longer) ** 2 for z in (x, y))
-    distance = quotient(between, jnp.where(diagonal == 0, 1, diagonal))
-    return Regions(
-        missed, share(uncovered, union), distance,
-        (x.both + x.own, y.both + y.own), (x.both + x.other, y.both + y.other),
+    return Shapes(
+        quotient(between, jnp.where(diagonal == 0, 1, diagonal)),
+        (x.both + x.own, y.both + y.own),
+        (x.both + x.other, y.both + y.other),
         x.same & y.same,
-    )  # fmt: skip
+    )
 
 
-def _plus(a, b):
-    return a[0] + b[0], a[1] + b[1]
+def missed(x: Lengths, y: Lengths, *, with_empty: bool) -> jax.Array:
+    """1 - IoU, `with_empty` plus the share of the hull that neither box covers."""
+    return _missed(*x[:4], *y[:4], with_empty=with_empty)
 
 
-def _area(x, y):
-    """x along the first axis times y along the second."""
-    return x[0] * y[1]
+# With the index x or y for the axis, A and B the areas, I that of the intersection and
+# U that of the union, C that of the hull, the areas beside the intersection and the
+# union, W and R, are sums of terms that are at least 0:
+#     A - I = own_x first_y + both_x own_y,     likewise B - I,     W = A - I + B - I,
+#     R = C - U = own_x other_y + other_x own_y + gap_x C_y + gap_y (C_x - gap_x).
+# So M = 1 - I/U = W/U and E = R/C keep their digits for boxes that nearly agree. Both
+# are ratios: the lengths along each axis are divided by the hull's, so that C = 1. In
+#     dM = (I dW - W dI)/U²,     dE = U dR - R (dW + dI),
+# no term is a difference either.
+@pointwise
+def _missed(*lengths, with_empty):
+    x, y = (_Shares.of(*z) for z in (lengths[:4], lengths[4:]))
+    common = x.both * y.both
+    beside = x.own * y.first + x.both * y.own
+    beside += x.other * y.second + x.both * y.other
+    union = common + beside
+    none = union == 0
+    of_union = jnp.where(none, 0, 1 / jnp.where(none, 1, union))
+    # 0/0 is 1 for two empty boxes that differ.
+    value, iou = jnp.where(none, 1, beside * of_union), common * of_union
+    by_beside, by_common = iou * of_union, value * -of_union
+    by_rest = jnp.zeros_like(iou)
+    if with_empty:
+        rest = x.own * y.other + x.other * y.own
+        rest += x.gap + y.gap * (x.first + x.other)
+        hull = rest + union
+        of_hull = 1 / jnp.where(hull == 0, 1, hull)
+        empty, by_rest = rest * of_hull, union * of_hull
+        by_beside, by_common = by_beside - empty, by_common - empty
+        value += empty
+    slopes = []
+    for z, o in ((x, y), (y, x)):
+        both = by_beside * (o.own + o.other) + by_common * o.both + by_rest * o.gap
+        own = by_beside * o.first + by_rest * (o.other + o.gap)
+        other = by_beside * o.second + by_rest * (o.own + o.gap)
+        slopes += [slope * z.inverse for slope in (both, own, other, by_rest)]
+    return value, tuple(slopes)
 
 
-def arguments(boxes, targets, form, where, weights, reduction) -> tuple[Regions, Tail]:
-    """The checked boxes as regions, and the tail."""
+class _Shares(NamedTuple):
+    """Lengths along one axis as shares of the hull's."""
+
+    both: jax.Array
+    own: jax.Array
+    other: jax.Array
+    gap: jax.Array
+    first: jax.Array
+    second: jax.Array
+    inverse: jax.Array  # of the hull's length
+
+    @classmethod
+    def of(cls, *lengths):
+        hull = functools.reduce(jnp.add, lengths)
+        inverse = 1 / jnp.where(hull == 0, 1, hull)
+        both, own, other, gap = (z * inverse for z in lengths)
+        return cls(both, own, other, gap, both + own, both + other, inverse)
+
+
+def arguments(
+    boxes, targets, form, where, weights, reduction
+) -> tuple[Lengths, Lengths, Tail]:
+    """The checked boxes as lengths along x and y, and the tail."""
     checks.check_option("format", form, get_args(Format))
     a, b = checks.real_arrays(boxes=boxes, targets=targets)
     for name, shape in (("boxes", a.shape), ("targets", jnp.shape(targets))):
@@ -173,4 +228,4 @@ def arguments(boxes, targets, form, where, weights, reduction) -> tuple[Regions,
             )
     tail = checks.tail(where, weights, reduction, shape=a.shape[:-1], dtype=a.dtype)
     a, b = tail.spread(a.shape[:-1]).select(a, b, axes=(a.ndim - 1,))
-    return regions(*lengths(a, b, form)), tail
+    return *lengths(a, b, form), tail

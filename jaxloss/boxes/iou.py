@@ -12,7 +12,7 @@ from jaxloss._core.arguments.public import public
 from jaxloss._core.arguments.tail import Reduction
 from jaxloss._core.arguments.types import ArrayLike
 from jaxloss._core.numerics.exact import share
-from jaxloss.boxes._overlap import Format, arguments
+from jaxloss.boxes._overlap import Format, Shapes, arguments, missed, shapes
 
 
 @public()
@@ -74,8 +74,8 @@ def generalized_box_iou_loss(
         Loss for Bounding Box Regression", CVPR 2019,
         https://arxiv.org/abs/1902.09630, section 3
     """
-    part, tail = arguments(boxes, targets, format, where, weights, reduction)
-    return tail.reduce(_unless_same(part, part.one_minus_iou + part.empty))
+    x, y, tail = arguments(boxes, targets, format, where, weights, reduction)
+    return tail.reduce(_unless_same(shapes(x, y), missed(x, y, with_empty=True)))
 
 
 @public()
@@ -134,8 +134,10 @@ def distance_box_iou_loss(
         Bounding Box Regression", AAAI 2020,
         https://arxiv.org/abs/1911.08287, equation 7
     """
-    part, tail = arguments(boxes, targets, format, where, weights, reduction)
-    return tail.reduce(_unless_same(part, part.one_minus_iou + part.distance))
+    x, y, tail = arguments(boxes, targets, format, where, weights, reduction)
+    shape = shapes(x, y)
+    loss = missed(x, y, with_empty=False) + shape.distance
+    return tail.reduce(_unless_same(shape, loss))
 
 
 @public()
@@ -196,18 +198,19 @@ def complete_box_iou_loss(
         Bounding Box Regression", AAAI 2020,
         https://arxiv.org/abs/1911.08287, equations 8 to 12
     """
-    part, tail = arguments(boxes, targets, format, where, weights, reduction)
-    angle, has_ratio = _angle(part.sides)
-    target_angle, target_has_ratio = _angle(part.other_sides)
+    x, y, tail = arguments(boxes, targets, format, where, weights, reduction)
+    shape, overlap = shapes(x, y), missed(x, y, with_empty=False)
+    angle, has_ratio = _angle(shape.sides)
+    target_angle, target_has_ratio = _angle(shape.other_sides)
     turn = (2 / math.pi) * (target_angle - angle)
     v = jnp.where(has_ratio & target_has_ratio, turn * turn, 0)
-    alpha = stop_gradient(share(v, part.one_minus_iou))
-    loss = part.one_minus_iou + part.distance + alpha * v
-    return tail.reduce(_unless_same(part, loss))
+    alpha = stop_gradient(share(v, overlap))
+    loss = overlap + shape.distance + alpha * v
+    return tail.reduce(_unless_same(shape, loss))
 
 
-def _unless_same(part, loss):
-    return jnp.where(part.same, 0, loss)
+def _unless_same(shape: Shapes, loss):
+    return jnp.where(shape.same, 0, loss)
 
 
 def _angle(sides):

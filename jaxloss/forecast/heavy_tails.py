@@ -203,9 +203,9 @@ def _by_degrees(m, t, s, degrees):
     part = _part(z)
     bend = small * (small * (1 / (1 + small) - log1p_remainder(small)))  # z² N(z)
     bend = jnp.where(near, bend, log1p - part)
+    slope, change = jax.jvp(_constant_slope, (b,), (b,))
     # Beyond, c is 1/2 to rounding, and the square of b in its slope overflows.
-    most = jnp.minimum(b, 2.0**60)
-    slope, change = jax.jvp(_constant_slope, (most,), (most,))
+    change = jnp.where(b > 2.0**60, 0, change)
     value = 0.5 * bend - b * (slope + 0.5 * part)
     _, p, q, rate, gap = _shares(m, t, s, degrees)
     steep = b * (b * (slope + change)) + (0.5 * b) * (p * (b * (1 + q) - p))
