@@ -306,11 +306,13 @@ def in_pieces(
         return x.reshape(rows, *x.shape[len(batch) :])
 
     def pieces(*arrays):
-        arrays = jax.tree.map(by_row, arrays)
+        kinds = [x.dtype for x in arrays]
+        arrays = [_bits_of_half(by_row(x)) for x in arrays]
 
         def step(index, made):
             start = jnp.minimum(index * size, rows - size)
             piece = (jax.lax.dynamic_slice_in_dim(x, start, size) for x in arrays)
+            piece = map(_with_dtype, piece, kinds)
             return jax.tree.map(
                 lambda x, part: jax.lax.dynamic_update_slice_in_dim(x, part, start, 0),
                 made,
@@ -328,6 +330,17 @@ def in_pieces(
         *stop_gradient(arrays), cpu=pieces, default=otherwise or function
     )
     return jax.tree.map(known_as, value, whole)
+
+
+# XLA for CPU widens numbers in half precision for a slice of them, all of them before
+# the loop. It does not know what their bits are.
+def _bits_of_half(x):
+    half = jnp.issubdtype(x.dtype, jnp.floating) and x.dtype.itemsize == 2
+    return jax.lax.bitcast_convert_type(x, jnp.uint16) if half else x
+
+
+def _with_dtype(x, dtype):
+    return x if x.dtype == dtype else jax.lax.bitcast_convert_type(x, dtype)
 
 
 # Numbers in a piece of one array: 1 MB in float32.

@@ -11,10 +11,11 @@ from jaxloss._core.arguments import checks
 from jaxloss._core.arguments.public import public
 from jaxloss._core.arguments.tail import Reduction
 from jaxloss._core.arguments.types import ArrayLike
-from jaxloss._core.compilers import number_in_a_pass
+from jaxloss._core.compilers import in_pieces, number_in_a_pass
 from jaxloss._core.numerics import scaled
 from jaxloss._core.numerics.exact import difference_from_own
 from jaxloss._core.rule.analytic import analytic
+from jaxloss._core.rule.known import known_as
 from jaxloss._core.softmax import maximum, widen
 from jaxloss.sequence._inputs import lattice, positions, reached
 from jaxloss.sequence._lattice import (
@@ -126,9 +127,10 @@ def transducer_loss(
         logit_paddings, labels, label_paddings, blank_id, possible,
     )  # fmt: skip
     top = maximum(logits, -1)
-    logits = given.tail.guard(widen(logits), (-3, -2, -1))
+    wide = given.tail.guard(widen(logits), (-3, -2, -1))
     loss = _transducer(
-        logits, top, given.ways, given.frames, given.lengths,
+        wide, jax.lax.stop_gradient(logits), top,
+        given.ways, given.frames, given.lengths,
         blank=given.blank, axis=(-3, -2, -1),
     )  # fmt: skip
     return given.tail.reduce(jnp.where(given.valid, loss, jnp.nan))
@@ -143,9 +145,13 @@ def transducer_loss(
 # exponentials, which XLA for CPU then keeps in the buffer of the gradient. The logits
 # of nodes on no path may be NaN: they are excluded here, and not before the rule, since
 # XLA would store masked logits for the maximum and for the gather.
-def _transducer_forward(logits, top, ways, frames, lengths, *, blank, axis):
+#
+# Of logits in half precision that buffer has half of the size, and XLA would store the
+# exponentials beside it. So their sums are computed a few rows at a time, from
+# `unwidened`, the logits as they came.
+def _transducer_forward(logits, unwidened, top, ways, frames, lengths, *, blank, axis):
     del axis  # only the decorator `analytic` uses it
-    sums, picked = _node_sums(logits, top, ways, frames, lengths, blank)
+    sums, picked = _node_sums(logits, unwidened, top, ways, frames, lengths, blank)
     has_label = (positions(ways) < lengths[..., None])[..., None, :]
     by_blank, by_label = (scaled.probability(x, sums.top, sums.total) for x in picked)
     nodes = Nodes(by_blank, by_label.where(has_label), sums.others / sums.total)
@@ -163,10 +169,12 @@ def _transducer_backward(residuals, cotangent, *, blank, axis):
     scale = jnp.where(active, scale, 0)
     of_blank, of_label = (scale * slope for slope in _slopes(counts, sums))
     share = scale * (counts.blank + counts.label) / sums.total
-    at_blank, at_label, exps = _exponentials(logits, sums.top, ways, active, blank)
+    at_blank, at_label, exps = _exponentials(
+        logits, sums.top, _index(ways, active), active, blank
+    )
     gradient = jnp.where(at_blank, of_blank[..., None], share[..., None] * exps)
     gradient = jnp.where(at_label, of_label[..., None], gradient)
-    return gradient, None, None, None, None
+    return gradient, None, None, None, None, None
 
 
 def _slopes(counts, sums):
@@ -207,13 +215,19 @@ class _Sums(NamedTuple):
     same: jax.Array  # boolean: whether it is
 
 
-def _node_sums(logits, top, ways, frames, lengths, blank):
+def _node_sums(logits, unwidened, top, ways, frames, lengths, blank):
     """The sums of each node, and its logits of blank and label."""
     active = reached(ways, frames, lengths)
     top = jnp.where(active, top, 0)
-    _, at_label, exps = _exponentials(logits, top, ways, active, blank)
+    index = _index(ways, active)
+    _, at_label, exps = _exponentials(logits, top, index, active, blank)
     others = jnp.sum(exps, axis=-1)
-    index = jnp.broadcast_to(ways[..., None, :], top.shape)
+    if unwidened.dtype != logits.dtype:
+
+        def of_rows(x, top, label, active):
+            return jnp.sum(_exponentials(widen(x), top, label, active, blank)[2], -1)
+
+        others = known_as(in_pieces(of_rows, unwidened, top, index, active), others)
     label = number_in_a_pass(logits, index, logits.ndim - 1, at_label)
     picked = tuple(jnp.where(active, x, 0) for x in (logits[..., blank], label))
     of_blank, of_label = (jnp.exp(difference_from_own(x, top)[0]) for x in picked)
@@ -224,10 +238,15 @@ def _node_sums(logits, top, ways, frames, lengths, blank):
     return _Sums(top, total, others, of_blank, of_label, same), picked
 
 
-def _exponentials(logits, top, ways, active, blank):
+def _index(ways, active):
+    """The class of the label that may follow each node, [..., T, U+1]."""
+    return jnp.broadcast_to(ways[..., None, :], active.shape)
+
+
+def _exponentials(logits, top, label, active, blank):
     """exp(logits - top), 0 at the blank and the label, and True at either place."""
     index = jax.lax.broadcasted_iota(jnp.int32, logits.shape, logits.ndim - 1)
-    at_blank, at_label = index == blank, index == ways[..., None, :, None]
+    at_blank, at_label = index == blank, index == label[..., None]
     counts = active[..., None] & ~(at_blank | at_label)
     gap, _ = difference_from_own(logits, top[..., None])
     return at_blank, at_label, jnp.exp(jnp.where(counts, gap, -jnp.inf))
