@@ -348,3 +348,20 @@ def test_rows_in_pieces_give_what_all_rows_give(monkeypatch, loss, classes):
     more_loops, pieces = measured()
     assert (loops, more_loops > 0) == (0, True)
     assert_close(pieces, whole, 1e-6)
+
+
+@on_cpu
+def test_half_precision_in_pieces_gives_what_all_rows_give(monkeypatch):
+    """The transducer's sums: two nodes of six classes in a piece, of eighteen nodes."""
+    rng = np.random.default_rng(0)
+    logits = jnp.bfloat16(rng.normal(size=(2, 3, 3, 6)))
+    given = jnp.zeros((2, 3)), jnp.array([[1, 2], [4, 1]]), jnp.zeros((2, 2))
+
+    def measured():
+        jax.clear_caches()
+        loss = lambda x: jl.transducer_loss(x, *given, reduction="sum")  # noqa: E731
+        return jax.tree.map(jnp.float32, jax.jit(jax.value_and_grad(loss))(logits))
+
+    whole = measured()
+    monkeypatch.setattr(compilers, "_PIECE", 12)
+    assert_close(measured(), whole, 1e-6)
