@@ -95,7 +95,7 @@ def test_batch_axes_are_free(case):
 
 @pytest.mark.parametrize("threads", choose((2,), (4,)))
 def test_threads_trace_alike(threads):
-    cases = choose(one_per_loss(CASES), CASES)
+    cases = choose(one_per_loss(CASES)[::4], CASES)
 
     def traced(order):
         return {case.id: trace(case) for case in order}
