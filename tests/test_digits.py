@@ -128,6 +128,17 @@ def test_the_length_of_an_embedding_does_not_count_in_ntxent(length):
     np.testing.assert_allclose(short_slope * length, slope, atol=1e-6)
 
 
+def test_a_bound_of_0_is_no_bound_for_the_cosine():
+    x, y = jnp.array([[1.0, 2.0], [0.0, 0.0]]), jnp.array([[2.0, 1.0], [1.0, 1.0]])
+
+    def total(epsilon):
+        return jnp.sum(jl.cosine_distance(x, y, epsilon=epsilon))
+
+    value, slope = jax.value_and_grad(total)(jnp.float32(0))
+    np.testing.assert_allclose(value, 0.2 + 1, rtol=1e-6)
+    assert slope == 0
+
+
 def test_a_zero_embedding_has_cosine_0_and_no_gradient_in_ntxent():
     x = jnp.float32([[0, 0], [1e-6, 0], [0, 3]])
 

@@ -89,7 +89,7 @@ def ntxent(
     temperature = checks.scalar("temperature", temperature, batch.x.dtype)
     # optax has a lower bound for the squared length, 1.2e-7 in float32, below which the
     # cosines shrink with the length. Here the length never counts.
-    u, _ = unit_vector(batch.x, jnp.zeros((), batch.x.dtype), (1,))
+    u, _ = unit_vector(batch.x, (1,))
 
     return _reduced(_ntxent_rows, batch, u, (temperature,), tail, per_pair=True)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import jax
 import jax.numpy as jnp
 from jax.lax import stop_gradient
@@ -69,10 +71,10 @@ def cosine_similarity(
         Hieu V. Nguyen and Li Bai, "Cosine Similarity Metric Learning for Face
         Verification", ACCV 2010, https://doi.org/10.1007/978-3-642-19309-5_55
     """
-    u, v, _, axes, tail = _directions(
+    pair, axes, tail = _directions(
         predictions, targets, epsilon, axis, where, weights, reduction
     )
-    return tail.reduce(_cosine(u, v, axes))
+    return tail.reduce(_cosine(pair, axes))
 
 
 @public(epsilon=at_least(0))
@@ -122,10 +124,24 @@ def cosine_distance(
         Hieu V. Nguyen and Li Bai, "Cosine Similarity Metric Learning for Face
         Verification", ACCV 2010, https://doi.org/10.1007/978-3-642-19309-5_55
     """
-    u, v, unit, axes, tail = _directions(
+    pair, axes, tail = _directions(
         predictions, targets, epsilon, axis, where, weights, reduction
     )
-    return tail.reduce(_one_minus_cosine(u, v, unit, axes))
+    return tail.reduce(_one_minus_cosine(pair, axes))
+
+
+class _Pair(NamedTuple):
+    """Two arrays of vectors, divided by their lengths."""
+
+    u: jax.Array  # [..., D]
+    v: jax.Array  # [..., D]
+    unit: jax.Array  # [...], whether both have length 1
+    bounded: bool  # whether vectors other than 0 may have another length
+
+
+def _pair_of(a, b, axes, epsilon=None):
+    (u, u_unit), (v, v_unit) = (unit_vector(x, axes, epsilon) for x in (a, b))
+    return _Pair(u, v, u_unit & v_unit, epsilon is not None)
 
 
 def _directions(predictions, targets, epsilon, axis, where, weights, reduction):
@@ -133,7 +149,10 @@ def _directions(predictions, targets, epsilon, axis, where, weights, reduction):
     a, b = checks.real_arrays(predictions=predictions, targets=targets)
     every = tuple(range(a.ndim))
     axes = every if axis is None else checks.canonical_axes("axis", axis, a.ndim)
-    epsilon = checks.scalar("epsilon", epsilon, a.dtype)
+    if isinstance(epsilon, int | float) and epsilon == 0:  # the default, and static
+        epsilon = None
+    else:
+        epsilon = checks.scalar("epsilon", epsilon, a.dtype)
     batch = tuple(n for i, n in enumerate(a.shape) if i not in axes)
     if where is not None:
         where = checks.to_mask("where", where)
@@ -145,23 +164,23 @@ def _directions(predictions, targets, epsilon, axis, where, weights, reduction):
     tail = checks.tail(where, weights, reduction, shape=batch, dtype=a.dtype)
     tail = tail.spread(batch)
     a, b = tail.select(a, b, axes=axes)
-    epsilon = tail.share(epsilon, jnp.sum(a, axis=axes, keepdims=True), axes)
-    u, u_unit = unit_vector(a, epsilon, axes)
-    v, v_unit = unit_vector(b, epsilon, axes)
-    return u, v, u_unit & v_unit, axes, tail
+    if epsilon is not None:
+        epsilon = tail.share(epsilon, jnp.sum(a, axis=axes, keepdims=True), axes)
+    return _pair_of(a, b, axes, epsilon), axes, tail
 
 
-def _one_minus_cosine(u, v, unit, axes):
+def _one_minus_cosine(pair, axes):
     """1 - <u, v>; for unit vectors |u - v|²/2, which is accurate near 0."""
+    u, v, unit, bounded = pair
     gap = u - v
-    distance = jnp.where(
-        unit, 0.5 * jnp.sum(gap * gap, axis=axes), 1 - jnp.sum(u * v, axis=axes)
-    )
-    return _bounded(distance, 0, 2)
+    half_square = 0.5 * jnp.sum(gap * gap, axis=axes)
+    # Beside a zero vector it is 1, unless the other one is NaN.
+    other = 1 - jnp.sum(u * v, axis=axes) if bounded else 1 + 0 * half_square
+    return _bounded(jnp.where(unit, half_square, other), 0, 2)
 
 
-def _cosine(u, v, axes):
-    return _bounded(jnp.sum(u * v, axis=axes), -1, 1)
+def _cosine(pair, axes):
+    return _bounded(jnp.sum(pair.u * pair.v, axis=axes), -1, 1)
 
 
 # Rounding moves the length of a unit vector by some 1e-7, and so takes the cosine of
@@ -237,10 +256,8 @@ def cosine_embedding_loss(
     a, b = tail.select(a, b, axes=axes)
     margin, t = tail.select(margin, t)
     t = checks.check_values("targets", t, tail.counts(jnp.abs(t) == 1), "1 or -1")
-    zero = jnp.zeros((), a.dtype)
-    u, u_unit = unit_vector(a, zero, axes)
-    v, v_unit = unit_vector(b, zero, axes)
-    together = _one_minus_cosine(u, v, u_unit & v_unit, axes)
-    apart = clamp(_cosine(u, v, axes) - margin)
+    pair = _pair_of(a, b, axes)
+    together = _one_minus_cosine(pair, axes)
+    apart = clamp(_cosine(pair, axes) - margin)
     loss = jnp.where(t == 1, together, jnp.where(t == -1, apart, jnp.nan))
     return tail.reduce(loss)
