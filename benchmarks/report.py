@@ -68,17 +68,18 @@ def _chart(report, path):
 
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
+    from matplotlib.ticker import LogLocator, NullFormatter
 
     results = report["results"]
     colors = {
         "optax": "#0072B2",
         "keras": "#D55E00",
         "torch": "#009E73",
-        "jax by hand": "#7A7F8A",
+        "jax by hand": "#DDCC77",
         "torch in chunks": "#56B4E9",
         "tokamax": "#CC79A7",
         "tokamax in chunks": "#E69F00",
-        "jax by pairs": "#999999",
+        "jax by pairs": "#AA4499",
         "jax by sorting": "#882255",
         "jax by sums": "#44AA99",
         "jax by log-gamma": "#999933",
@@ -86,27 +87,34 @@ def _chart(report, path):
         "jax by differences": "#332288",
     }
     figure, axes = plt.subplots(
-        figsize=(8, 0.62 * len(results) + 1.2), layout="constrained"
+        figsize=(10, 0.62 * len(results) + 1.2), layout="constrained"
     )
     for i, result in enumerate(results):
         peers = result["ratio"]
         for j, (name, ratio) in enumerate(peers.items()):
             y = i + 0.8 * (j + 0.5) / len(peers) - 0.4
-            axes.barh(y, ratio, 0.72 / len(peers), color=colors[name])
-            axes.text(ratio, y, f" {ratio:.2f}", va="center", fontsize=7)
+            axes.barh(y, ratio - 1, 0.72 / len(peers), left=1, color=colors[name])
+            side = "left" if ratio >= 1 else "right"
+            axes.text(ratio, y, f" {ratio:.2f} ", va="center", ha=side, fontsize=7)
     labels = [
         r["row"] + ("" if r["dtype"] == "float32" else f" {r['dtype']}")
         for r in results
     ]
     axes.set_yticks(range(len(results)), labels)
+    axes.margins(0.1, 0.01)
     axes.invert_yaxis()
+    # Twice and half as fast are equally far from 1.
+    axes.set_xscale("log")
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.xaxis.set_major_formatter("{x:g}")
+    axes.xaxis.set_minor_formatter(NullFormatter())
     axes.axvline(1, color="0.3", lw=1)
     axes.set_xlabel("peer's time / jaxloss' time, value and gradient (right is faster)")
     axes.set_title(f"{report['machine']}\n{report['versions']}", fontsize=8)
     for name, color in colors.items():
         if any(name in r["ratio"] for r in results):
-            axes.barh([0], [0], color=color, label=name)
-    figure.legend(loc="outside lower center", ncols=len(colors), frameon=False)
+            axes.barh([0], [0], left=1, color=color, label=name)
+    figure.legend(loc="outside lower center", ncols=4, frameon=False)
     axes.spines[["top", "right"]].set_visible(False)
     figure.savefig(path, dpi=130)
     plt.close(figure)
