@@ -134,7 +134,6 @@ class Shapes(NamedTuple):
     distance: jax.Array  # squared distance of centers over the hull's squared diagonal
     sides: tuple[jax.Array, jax.Array]  # the first box's width and height, in a unit
     other_sides: tuple[jax.Array, jax.Array]
-    same: jax.Array
 
 
 def shapes(x: Lengths, y: Lengths) -> Shapes:
@@ -147,7 +146,6 @@ def shapes(x: Lengths, y: Lengths) -> Shapes:
         quotient(between, jnp.where(diagonal == 0, 1, diagonal)),
         (x.both + x.own, y.both + y.own),
         (x.both + x.other, y.both + y.other),
-        x.same & y.same,
     )
 
 

@@ -12,7 +12,7 @@ from jaxloss._core.arguments.public import public
 from jaxloss._core.arguments.tail import Reduction
 from jaxloss._core.arguments.types import ArrayLike
 from jaxloss._core.numerics.exact import share
-from jaxloss.boxes._overlap import Format, Shapes, arguments, missed, shapes
+from jaxloss.boxes._overlap import Format, Lengths, arguments, missed, shapes
 
 
 @public()
@@ -75,7 +75,7 @@ def generalized_box_iou_loss(
         https://arxiv.org/abs/1902.09630, section 3
     """
     x, y, tail = arguments(boxes, targets, format, where, weights, reduction)
-    return tail.reduce(_unless_same(shapes(x, y), missed(x, y, with_empty=True)))
+    return tail.reduce(_unless_same(x, y, missed(x, y, with_empty=True)))
 
 
 @public()
@@ -135,9 +135,8 @@ def distance_box_iou_loss(
         https://arxiv.org/abs/1911.08287, equation 7
     """
     x, y, tail = arguments(boxes, targets, format, where, weights, reduction)
-    shape = shapes(x, y)
-    loss = missed(x, y, with_empty=False) + shape.distance
-    return tail.reduce(_unless_same(shape, loss))
+    loss = missed(x, y, with_empty=False) + shapes(x, y).distance
+    return tail.reduce(_unless_same(x, y, loss))
 
 
 @public()
@@ -206,11 +205,11 @@ def complete_box_iou_loss(
     v = jnp.where(has_ratio & target_has_ratio, turn * turn, 0)
     alpha = stop_gradient(share(v, overlap))
     loss = overlap + shape.distance + alpha * v
-    return tail.reduce(_unless_same(shape, loss))
+    return tail.reduce(_unless_same(x, y, loss))
 
 
-def _unless_same(shape: Shapes, loss):
-    return jnp.where(shape.same, 0, loss)
+def _unless_same(x: Lengths, y: Lengths, loss):
+    return jnp.where(x.same & y.same, 0, loss)
 
 
 def _angle(sides):
