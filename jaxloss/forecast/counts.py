@@ -13,6 +13,7 @@ from jaxloss._core.arguments.public import public
 from jaxloss._core.arguments.tail import Reduction
 from jaxloss._core.arguments.types import ArrayLike
 from jaxloss._core.numerics.exact import (
+    largest_finite,
     remainder,
     two_difference,
     with_derivative_of,
@@ -174,9 +175,7 @@ def _backward(residuals, cotangent, *, log_input, full, inflated):
         by_target = jnp.where(small, by_target, whole)
     by_mean = -x.w if log_input else -_per_mean(x, m, a)
     if inflated:  # `_inflated` may multiply a slope by 0, which is NaN for inf
-        largest = float(jnp.finfo(m.dtype).max)
-        by_mean = jnp.clip(by_mean, -largest, largest)
-        by_dispersion = jnp.clip(by_dispersion, -largest, largest)
+        by_mean, by_dispersion = map(largest_finite, (by_mean, by_dispersion))
     return (
         cotangent * by_mean,
         cotangent * by_target,

@@ -11,7 +11,12 @@ from jaxloss._core.arguments import checks
 from jaxloss._core.arguments.public import public
 from jaxloss._core.arguments.tail import Reduction
 from jaxloss._core.arguments.types import ArrayLike
-from jaxloss._core.numerics.exact import difference_over, quotient, share
+from jaxloss._core.numerics.exact import (
+    difference_over,
+    largest_finite,
+    quotient,
+    share,
+)
 from jaxloss._core.numerics.functions import LOG_2_PI
 from jaxloss._core.rule.analytic import pointwise
 from jaxloss.forecast._gamma import (
@@ -186,12 +191,7 @@ def _by_scale(m, t, s, degrees):
     grown = jnp.where(plain, (own * q) * own, jnp.where(b == 0, x * x, degrees * p))
     of_s = 1 / s
     steep = ((q * (p - q) + grown * (1 + 2 * q)) * of_s) * of_s
-    return value, (mixed, -mixed, _capped(steep), -(p / s) * gap)
-
-
-def _capped(slope):
-    """A slope that may overflow, and meet an input that does not move: 0 · inf."""
-    return jnp.minimum(slope, float(jnp.finfo(slope.dtype).max))
+    return value, (mixed, -mixed, largest_finite(steep), -(p / s) * gap)
 
 
 @pointwise
@@ -209,7 +209,7 @@ def _by_degrees(m, t, s, degrees):
     value = 0.5 * bend - b * (slope + 0.5 * part)
     _, p, q, rate, gap = _shares(m, t, s, degrees)
     steep = b * (b * (slope + change)) + (0.5 * b) * (p * (b * (1 + q) - p))
-    return value, (rate * gap, -rate * gap, -(p / s) * gap, _capped(steep))
+    return value, (rate * gap, -rate * gap, -(p / s) * gap, largest_finite(steep))
 
 
 def _constant_slope(b):

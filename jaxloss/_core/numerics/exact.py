@@ -83,6 +83,15 @@ def squarable_value(x: jax.Array, inverse: jax.Array, bound: float = 16) -> jax.
     return jnp.maximum(jnp.minimum(x * inverse, bound), -bound)
 
 
+def largest_finite(x: jax.Array) -> jax.Array:
+    """x, and the largest finite number of its sign for an infinity, in a rule's slope.
+
+    The slope may meet an input that does not move, and 0 · inf is NaN.
+    """
+    largest = float(jnp.finfo(x.dtype).max)
+    return jnp.clip(x, -largest, largest)
+
+
 def leading(x: jax.Array) -> jax.Array:
     """x to half of its digits: a product of two such is exact. No derivative."""
     info = jnp.finfo(x.dtype)
