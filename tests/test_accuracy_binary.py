@@ -195,10 +195,7 @@ CASES = {
         flat=lambda x, t, margin: (1,),
     ),
 }
-HALVES = pytest.mark.parametrize(
-    "dtype",
-    [jnp.bfloat16, pytest.param(jnp.float16, marks=pytest.mark.exhaustive)],
-)
+HALVES = pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16])
 EACH = pytest.mark.parametrize("case", CASES)
 
 

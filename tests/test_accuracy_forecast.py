@@ -195,24 +195,12 @@ STUDENT_T = Accuracy(
 CASES = {
     "negative_binomial_nll_loss": COUNTS,
     "zero inflation": INFLATED,
-    "zero inflation of logarithms": INFLATED_LOGARITHMS,
+    "zero inflation of logarithms": pytest.param(
+        INFLATED_LOGARITHMS, marks=pytest.mark.exhaustive
+    ),
     "student_t_nll_loss": STUDENT_T,
 }
-each = pytest.mark.parametrize(
-    "case",
-    [
-        pytest.param(c, id=n, marks=pytest.mark.exhaustive if "logar" in n else ())
-        for n, c in CASES.items()
-    ],
-)
-# The rest of the zero-inflated loss is a softplus.
-each_alone = pytest.mark.parametrize(
-    "case",
-    [
-        pytest.param(c, id=n, marks=pytest.mark.exhaustive if "zero" in n else ())
-        for n, c in CASES.items()
-    ],
-)
+each = pytest.mark.parametrize("case", CASES.values(), ids=CASES.keys())
 
 
 @each
@@ -222,13 +210,13 @@ def test_value_and_slopes_are_within_units_of_the_last_place(case):
 
 @pytest.mark.exhaustive
 @pytest.mark.any_program
-@each_alone
+@each
 def test_second_derivatives_are_finite(case):
     assert not ulp.not_finite(case)
 
 
 @pytest.mark.exhaustive
-@each_alone
+@each
 def test_half_precision_is_a_rounding(case):
     assert not ulp.halves(case, jnp.bfloat16)
 

@@ -343,7 +343,7 @@ def second_difference(definition: Function, point: Sequence, i: int, j: int) -> 
     return sum(corners) / (4 * step[i] * step[j])
 
 
-def halves(case: Accuracy, dtype: Any, most: int = choose(50, 100)) -> str:
+def halves(case: Accuracy, dtype: Any, most: int = 100) -> str:
     """Where a result of half-precision inputs is no rounding of a right float32 one.
 
     Looked at for at most about as many rows as `most`.
