@@ -10,7 +10,7 @@ import functools
 import jax
 import jax.numpy as jnp
 
-from jaxloss._core.compilers import zero_where_equal
+from jaxloss._core.compilers import b_where_equal
 from jaxloss._core.rule.analytic import pointwise
 
 
@@ -31,8 +31,8 @@ def difference_from_own(a: jax.Array, b: jax.Array) -> tuple[jax.Array, jax.Arra
     Where a is a constant, so is everything: without the term 0 · b, which XLA for CPU
     may materialise.
     """
-    difference, lost = _two_difference(a, b, a)
-    return zero_where_equal(difference, a, b), jnp.where(a == b, 0, lost)
+    a = b_where_equal(a, b)
+    return _two_difference(a, b, a)
 
 
 @functools.partial(jax.jit, inline=True)  # one operation to `jax.debug_nans`

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 from jax.lax import bitcast_convert_type, logistic, stop_gradient
 
-from jaxloss._core.compilers import recomputed, zero_where_equal
+from jaxloss._core.compilers import b_where_equal, recomputed
 from jaxloss._core.devices import sum_over_devices
 from jaxloss._core.numerics.exact import two_difference, two_finite_difference
 from jaxloss._core.numerics.functions import LOG_2_PARTS, power_series
@@ -79,8 +79,8 @@ def gaps(x: jax.Array, axis: Axes, axis_name: str | None = None) -> Gaps:
 def _below(x, level, top, first):
     """Gaps to the maximum, what rounding took from them, and their exponentials."""
     # An impossible class has a logit without a gradient.
-    gap, lost = two_difference(jnp.where(jnp.isneginf(x), -jnp.inf, x), top)
-    gap, lost = zero_where_equal(gap, x, level), jnp.where(x == level, 0, lost)
+    x = b_where_equal(jnp.where(jnp.isneginf(x), -jnp.inf, x), level)
+    gap, lost = two_difference(x, top)
     # Else the cotangent of the largest logit would be that of its gap less the sum of
     # all, in which rounding hides the others.
     gap = jnp.where(first, 0, gap)

@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from jaxloss._core.compilers import kept_until
 from jaxloss._core.devices import automatic_devices
 from jaxloss._core.numerics.exact import with_derivative_of
 from jaxloss._core.rule.varying import vary_alike, vary_as
@@ -100,7 +101,8 @@ class Rows:
             dhidden = self.products.hidden(of_hidden, chunk.kernel, finished)
             dkernel = self.products.kernel(chunk.hidden, of_kernel, dtype)
             dhidden, dkernel = jax.tree.map(
-                lambda x: x.astype(self.products.dtype), (dhidden, dkernel)
+                lambda x: x.astype(self.products.dtype),
+                kept_until((dhidden, dkernel), chunk.hidden),
             )
             terms = dkernel, where_moving(moving.shared, dshared)
             sums = jax.tree.map(jnp.add, sums, terms)
