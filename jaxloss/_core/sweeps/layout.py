@@ -117,24 +117,17 @@ class KeptFirst:
         )
 
     def zeros(self, tree: Any) -> Any:
-        """Arrays for all rows, and for the indices beyond, given those of a chunk."""
-        rows = self.rows.size
+        """Arrays for all rows, given those of a chunk."""
+        rows = self.rows.size - self.size
         return jax.tree.map(lambda x: jnp.zeros((rows, *x.shape[1:]), x.dtype), tree)
 
     def put(self, tree: Any, index: jax.Array, chunk: Any) -> Any:
-        """The arrays of `zeros` with these rows."""
+        """The arrays of `zeros` with these rows, without those beyond the last."""
         return jax.tree.map(
-            lambda x, part: x.at[index].set(
-                part, unique_indices=True, mode="promise_in_bounds"
-            ),
+            lambda x, part: x.at[index].set(part, unique_indices=True, mode="drop"),
             tree,
             chunk,
         )
-
-    def without_beyond(self, tree: Any) -> Any:
-        """The arrays of `zeros` without the rows beyond the last."""
-        last = self.rows.size - self.size
-        return jax.tree.map(lambda x: x[:last], tree)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -173,8 +173,7 @@ class Rows:
         index = order.rows[:size]
         sofar = start, order.zeros(jax.eval_shape(visit, start, index)[1])
         sofar = jax.tree.map(vary_as, sofar, jax.eval_shape(body, sofar, index))
-        sums, whole = order.loop(body, sofar)
-        return sums, order.without_beyond(whole)
+        return order.loop(body, sofar)
 
     def scan(self, step, start, operands, rest, more=None):
         """Runs `step` over the chunks, but for those without a row to keep.
