@@ -297,33 +297,55 @@ def test_forms_for_accelerators_are_the_same_mathematics(monkeypatch, loss, atol
     jax.clear_caches()
 
 
-@pytest.mark.parametrize("there", [False, True], ids=["here", "on accelerators"])
+@pytest.mark.parametrize("platform", ["cpu", "tpu", "cuda"])
 @pytest.mark.parametrize("unit", [1.0, 1e-30, 1e30])
-def test_triplets_have_their_distance(monkeypatch, unit, there):
-    """Here, and compiled for CPU what a TPU or a GPU gets: three sums in any case."""
+def test_triplets_have_their_distance(monkeypatch, unit, platform):
+    """Compiles for CPU what a TPU gets, three sums, and a GPU, a sum in float64."""
     x, y = np.float32(20 * unit * np.random.default_rng(0).normal(size=(2, 500, 9)))
     x[:100] /= np.float32(unit)  # beside vectors whose squares stay in range
     y[:100] /= np.float32(unit)
 
-    def losses(x):  # the negative is the anchor, at distance 0
-        return jl.triplet_margin_loss(x, y, x, eps=0.0, margin=0.0)
+    def losses(x, eps):  # the negative is the anchor, at distance sqrt(eps)
+        return jl.triplet_margin_loss(x, y, x, eps=eps, margin=0.0)
 
-    def found():
+    def found(eps):
         jax.clear_caches()
-        return losses(x), jax.grad(lambda x: jnp.sum(losses(x)))(x)
+        return losses(x, eps), jax.grad(lambda x: jnp.sum(losses(x, eps)))(x)
 
+    def chosen(*operands, default, **forms):
+        return forms.get(platform, default)(*operands)
+
+    monkeypatch.setattr(jax.lax, "platform_dependent", chosen)
     gap = np.float64(x) - np.float64(y)
-    distance = np.linalg.norm(gap, axis=1)
-    if there:
-        monkeypatch.setattr(
-            jax.lax,
-            "platform_dependent",
-            lambda *operands, default, **_: default(*operands),
-        )
-    value, slope = found()
+    for eps in np.float32([0.0, 0.5]):
+        distance = np.sqrt(np.sum(gap * gap, axis=1) + np.float64(eps))
+        close = 4 * 2**-23 * distance
+        value, slope = found(eps)
+        assert np.all(abs(value - (distance - np.sqrt(np.float64(eps)))) <= close)
+        unit_gap = gap / distance[:, None]
+        np.testing.assert_allclose(slope, unit_gap, rtol=6 * 2**-23, atol=1e-37)
     jax.clear_caches()
-    np.testing.assert_allclose(value, distance, rtol=4 * 2**-23)
-    np.testing.assert_allclose(slope, gap / distance[:, None], rtol=6 * 2**-23)
+
+
+@pytest.mark.parametrize("batch", [(), (0,), (3,)])
+def test_sums_in_float64_need_no_float64_of_jax(batch):
+    """Lowered and differentiated for CUDA, mapped over rows, also over none."""
+    x, y, z = np.float32(np.random.default_rng(0).normal(size=(3, *batch, 5)))
+
+    def losses(x, y, z):
+        loss = jl.triplet_margin_loss
+        return jax.vmap(loss)(x, y, z) if batch else loss(x, y, z)
+
+    def slope(x, y, z):
+        return jax.grad(lambda x: jnp.sum(losses(x, y, z)))(x)
+
+    def turn(x, y, z):
+        return jax.jvp(lambda x: slope(x, y, z), (x,), (x,))[1]
+
+    for function in losses, slope, turn:
+        lowered = jax.jit(function).trace(x, y, z).lower(lowering_platforms=("cuda",))
+        assert "f64" in lowered.as_text()
+        assert lowered.out_info.dtype == jnp.float32
 
 
 def known_classes(logits, log_probs):

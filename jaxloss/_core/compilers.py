@@ -90,6 +90,10 @@ def recomputed(top: jax.Array) -> jax.Array:
     with the sum over them. XLA for CPU keeps them in the buffer of the gradient, which
     costs nothing; XLA for TPU and GPU writes and reads them, or a part of them, as an
     array of its own. Behind this barrier it cannot tell that they are the same.
+
+    The same holds for a distance: XLA for GPU would compute each row's factor of the
+    gradient in the kernel that sums the losses, which cannot write over the distances
+    that it reads, and needs 1 MiB more for 262,144 triplets.
     """
     return jax.lax.platform_dependent(
         top, cpu=lambda top: top, default=jax.lax.optimization_barrier
@@ -270,20 +274,26 @@ def short_cut(
     short: Callable[..., jax.Array],
     general: Callable[..., jax.Array],
     at_once: Callable[..., jax.Array],
+    in_double: Callable[..., jax.Array],
     *arrays: jax.Array,
 ) -> jax.Array:
     """short(*arrays) where the scalar `holds`, else general(*arrays).
 
-    `general` is right in any case, and so is `at_once`, whose sums need no result of
-    another. The shorter form is `jax.lax.cond`, and stays so on CPU. XLA for TPU stores
-    copies of what a condition reads, and XLA for GPU cannot read it for the sums before
-    the condition as well: of the triplet loss of 262,144 x 64 in float32 they would
-    move 1.4 GB and 0.7 GB, and with at_once(*arrays) alone 0.4 and 0.5.
+    `general` is right in any case, and so are `at_once`, whose sums need no result of
+    another, and `in_double`, which may compute in float64 while JAX has no such arrays.
+    The shorter form is `jax.lax.cond`, and stays so on CPU. XLA for TPU stores copies
+    of what a condition reads, and XLA for GPU cannot read it for the sums before the
+    condition as well: of the triplet loss of 262,144 x 64 in float32 they would move
+    1.4 GB and 0.7 GB. A TPU has at_once(*arrays), with 0.4 GB. A GPU would write the
+    sums of it and read them for the choice between them, 8 MiB more than those of
+    in_double(*arrays): its arithmetic has float64, which a TPU imitates.
     """
     return jax.lax.platform_dependent(
         holds,
         *arrays,
         cpu=lambda holds, *arrays: jax.lax.cond(holds, short, general, *arrays),
+        cuda=lambda _, *arrays: in_double(*arrays),
+        rocm=lambda _, *arrays: in_double(*arrays),
         default=lambda _, *arrays: at_once(*arrays),
     )
 

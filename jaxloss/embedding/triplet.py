@@ -14,7 +14,7 @@ from jaxloss._core.arguments.checks import above, at_least
 from jaxloss._core.arguments.public import public
 from jaxloss._core.arguments.tail import Reduction
 from jaxloss._core.arguments.types import ArrayLike
-from jaxloss._core.compilers import short_cut
+from jaxloss._core.compilers import recomputed, short_cut
 from jaxloss._core.numerics.exact import (
     scale_of,
     squarable,
@@ -296,7 +296,8 @@ def _distance(x, y, axis, degree, eps):
 # Where that sum over- or underflows, one of two others does not, of vectors that a
 # power of two makes smaller or larger (Blue's three accumulators, as LAPACK has them).
 # On CPU the one that is needed is another pass over the vectors, only taken if some sum
-# in the batch leaves the range; XLA for TPU and GPU makes all three sums in one pass.
+# in the batch leaves the range; XLA for TPU makes all three sums in one pass. A GPU
+# makes one in float64.
 # Passes use y - x and x - y by turns: XLA for CPU would store a difference that two of
 # them share, one more array of the vectors' size.
 def _euclidean_forward(x, y, eps, *, axis):
@@ -322,7 +323,14 @@ def _euclidean_forward(x, y, eps, *, axis):
         d = jnp.where(jnp.isinf(total), far, jnp.sqrt(total))
         return jnp.where(total <= least, near, d)
 
-    d = short_cut(in_range, direct, scaled, at_once, total, x, y, eps)
+    def in_double(total, x, y, eps):
+        features = x.shape[axis]
+        if x.dtype != jnp.float32 or not isinstance(features, int) or features == 0:
+            return at_once(total, x, y, eps)
+        return _distance_in_double(y - x, eps, axis)
+
+    forms = direct, scaled, at_once, in_double
+    d = short_cut(in_range, *forms, total, x, y, eps)
     return d, (x, y, eps)
 
 
@@ -335,9 +343,20 @@ def _scaled_distance(gap, eps, axis, factor):
     return jnp.sqrt(jnp.sum(ratio * ratio, axis=axis) + offset * offset) / factor
 
 
+# The range of float64 holds the squares of all float32. XLA for GPU takes the root and
+# the rounding to float32 into the kernel of the sum, unless they have another operand:
+# so eps is spread over the terms.
+def _distance_in_double(gap, eps, axis):
+    """The distance of float32 vectors by way of float64, also where JAX has none."""
+    with jax.enable_x64(True):
+        gap, share = gap.astype(jnp.float64), eps.astype(jnp.float64) / gap.shape[axis]
+        total = jnp.sum(gap * gap + jnp.expand_dims(share, axis), axis=axis)
+        return jnp.sqrt(total).astype(jnp.float32)
+
+
 def _euclidean_backward(residuals, cotangent, *, axis):
     x, y, eps = residuals
-    d = _euclidean(x, y, eps, axis=axis)
+    d = recomputed(_euclidean(x, y, eps, axis=axis))
     d = jnp.where(d == 0, 1, d)
     # XLA turns the division into a product with 1/d, which for d > 8.5e37 is subnormal
     # and flushed to 0. With k the divisor stays below that.
