@@ -18,6 +18,7 @@ from tier import EXHAUSTIVE, first
 
 import jaxloss as jl
 from jaxloss._core.sweeps import blocks
+from jaxloss.contrast import _arguments
 
 pytestmark = pytest.mark.any_program
 
@@ -337,6 +338,46 @@ def step_on_a_ring(name, devices, examples, features=16):
     ]
     moving = (0,) if name == "supervised" else (0, 1)
     return jax.jit(jax.value_and_grad(total, moving)).lower(*shapes).compile()
+
+
+@pytest.mark.parametrize("reduction", first(["mean", "none"]))
+@each_sweep
+def test_larger_chunks_on_a_gpu_have_the_same_derivatives(
+    name, reduction, monkeypatch, x64
+):
+    """Compiles for CPU what a GPU gets: chunks of 12 of 36 queries in place of 6."""
+    loss, _, parameters = LOSSES[name]
+    *real, labels = towers(36)
+    monkeypatch.setattr(_arguments, "_QUERIES", 8)
+    monkeypatch.setattr(_arguments, "_QUERIES_ON_GPU", 16)
+
+    def total(real):
+        x, y, kw = real
+        losses = loss(x, y, labels, reduction=reduction, **kw)
+        return jnp.sum(losses * jnp.cos(jnp.arange(losses.size, dtype=losses.dtype)))
+
+    def found():
+        jax.clear_caches()
+        at = (*real, parameters)
+        program = jax.jit(lambda at: derivatives_of(total, at, at))
+        sizes = set()
+        for platform in "cpu", "cuda":
+            text = program.trace(at).lower(lowering_platforms=(platform,)).as_text()
+            logits = {*re.findall(r"<(\d+)x36xf64>", text)} & {"6", "12"}
+            sizes.add((platform, *logits))
+        return sizes, program(at)
+
+    sizes, here = found()
+    assert sizes == {("cpu", "6"), ("cuda", "12")}
+
+    def on_gpu(*operands, cuda=None, default, **_):
+        return (cuda or default)(*operands)
+
+    monkeypatch.setattr(jax.lax, "platform_dependent", on_gpu)
+    sizes, there = found()
+    assert sizes == {("cpu", "12"), ("cuda", "12")}
+    assert_close(there, here, 1e-9)
+    jax.clear_caches()
 
 
 @pytest.mark.optimised

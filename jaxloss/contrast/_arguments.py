@@ -21,6 +21,7 @@ from jaxloss.contrast._rules import Example
 # Value and gradients of SigLIP at N = 8192 and D = 512 in float32 on two CPU cores: a
 # smaller chunk repeats the reading of all keys too often, a larger one takes memory.
 _QUERIES = 256
+_QUERIES_ON_GPU = 1024
 
 
 class Batch(NamedTuple):
@@ -95,7 +96,8 @@ def batch_of(
         finite = jnp.all(jnp.isfinite(queries), axis=1)
         queries = mask_rows(queries, finite | ~dropped)
     every = jnp.ones_like(position, bool) if tail.keep is None else tail.keep
-    options = Options(chunk_of(chunk_size), precision, factors, axis_name)
+    on_gpu = _QUERIES_ON_GPU if chunk_size is None else None
+    options = Options(chunk_of(chunk_size), precision, factors, axis_name, on_gpu)
     return Batch(
         queries, keys, Example(position, every), Example(position, tail.keep),
         dropped, tail, dtype, options,

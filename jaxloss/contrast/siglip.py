@@ -50,7 +50,7 @@ def siglip_loss(
             its logarithm. 10.0 is where the paper starts.
         logit_bias: Scalar added to the logits. -10.0 is where the paper starts.
         chunk_size: The largest number of images whose logits exist at once, against all
-            texts of one device. None takes 256.
+            texts of one device. None takes 256, on a GPU 1024.
         axis_name: The mesh axis over which the pairs are spread, inside
             `jax.shard_map`. Each device has as many; the texts travel round the ring of
             devices, and are never gathered.

@@ -87,6 +87,7 @@ class Options:
     precision: PrecisionLike = None  # of the products
     factors: Any = None  # the dtype in which queries and keys are multiplied
     axis_name: Any = None  # the mesh axis, or axes, over which the examples are spread
+    on_gpu: int | None = None  # `largest` on a GPU, if it is another number
 
 
 @dataclasses.dataclass(frozen=True)
@@ -98,13 +99,17 @@ class Sweeps:
 
     rule: Rule
     fold: Fold
+    on_gpu: Fold | None  # larger chunks
     dtype: Any  # to compute in
     options: Options
 
     @classmethod
     def of(cls, rule: Rule, operands: Operands, options: Options) -> "Sweeps":
-        fold = Fold.of(operands.queries.shape[0], options.largest)
-        return cls(rule, fold, operands.queries.dtype, options)
+        n, larger = operands.queries.shape[0], None
+        fold = Fold.of(n, options.largest)
+        if options.on_gpu is not None and fold.count > 1:
+            larger = Fold.of(n, options.on_gpu)
+        return cls(rule, fold, larger, operands.queries.dtype, options)
 
     def value(self, operands: Operands, facts: Facts) -> Any:
         """The statistics per query and per key."""
@@ -288,13 +293,29 @@ class Sweeps:
 
         return jax.linear_transpose(slope, found)(dx)[0]
 
-    def sweep(self, step, rows, sums, operands, facts, by_query=None, by_key=None):
+    def sweep(self, step, *arrays):
+        """Runs a step over all blocks, in chunks of the size that suits the platform.
+
+        A chunk reads all keys, and reads and writes what is summed per key. XLA for TPU
+        keeps that on the chip, and XLA for GPU does not: in chunks of 256 SigLIP of
+        8,192 x 512 moves 4.3 GiB on a GPU, more than with the full matrix, in chunks of
+        1,024 it moves 2.4. On CPU small chunks save memory and cost no time.
+        """
+        here = functools.partial(self.sweep_in, self.fold, step)
+        if self.on_gpu is None:
+            return here(*arrays)
+        there = functools.partial(self.sweep_in, self.on_gpu, step)
+        return lax.platform_dependent(*arrays, cuda=there, rocm=there, default=here)
+
+    def sweep_in(
+        self, fold, step, rows, sums, operands, facts, by_query=None, by_key=None
+    ):
         """Runs `step(chunk, keys, rows, sums)` over all blocks.
 
         `rows` and `by_query` are trees of arrays of the queries, `sums` and `by_key` of
         the keys; the step returns the new rows of its chunk, and the new sums.
         """
-        fold, axis_name = self.fold, self.options.axis_name
+        axis_name = self.options.axis_name
         # Half precision that was widened is narrowed again, which loses nothing.
         factors = self.options.factors or self.dtype
         queries, keys = (x.astype(factors) for x in (operands.queries, operands.keys))
