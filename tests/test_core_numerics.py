@@ -9,7 +9,7 @@ import pytest
 from mpmath import mp, mpf
 
 from jaxloss._core import compilers
-from jaxloss._core.numerics import exact, functions
+from jaxloss._core.numerics import divergence, exact, functions
 
 INF, NAN = np.inf, np.nan
 
@@ -296,6 +296,12 @@ def test_expm1(dtype):
         4,
     )
     check(slope(functions.accurate_expm1), exp, [x], dtype, 4)
+
+
+def test_expm1_near_0(dtype):
+    z = points(dtype, 1e-8, 0.5, high=0.99)
+    check(divergence.expm1_near_0, mp.expm1, [z], dtype, 2)
+    check(slope(divergence.expm1_near_0), mp.exp, [z], dtype, 2)
 
 
 def test_expm1_ratio(dtype):

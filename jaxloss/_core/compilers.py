@@ -310,9 +310,10 @@ def in_pieces(
     the rows' size for a divergence of logits. A few rows at a time they stay in the
     cache: of 256 x 50,304 value and gradient take half of the time, and the temporaries
     are 12 MB in place of 390. The last piece repeats some rows, so that all pieces have
-    one size. TPU and GPU have `otherwise`, which is equal, or the shorter form. A
-    derivative is that of the shorter form, as is everything where devices share the
-    rows, or the classes over `axis_name`.
+    one size, a power of two, which cores share evenly: of 5 rows one of two cores has
+    3. TPU and GPU have `otherwise`, which is equal, or the shorter form. A derivative
+    is that of the shorter form, as is everything where devices share the rows, or the
+    classes over `axis_name`.
     """
     whole = function(*arrays)
     first = arrays[0]
@@ -321,6 +322,7 @@ def in_pieces(
     if not batch or not all(isinstance(n, int) for n in sizes):
         return whole
     rows, size = math.prod(batch), max(1, _PIECE // max(classes, 1))
+    size = 2 ** (size.bit_length() - 1)
     spread = automatic_devices(first) > 1 or placement(first) is not None
     if spread or axis_name is not None or rows < 2 * size:
         return whole

@@ -12,12 +12,14 @@ from jaxloss._core.arguments import checks
 from jaxloss._core.compilers import in_pieces, recomputed
 from jaxloss._core.devices import broadcast_batch, broadcast_to, sum_over_devices
 from jaxloss._core.numerics.divergence import (
+    expm1_near_0,
     jensen_shannon_rule,
     jensen_shannon_term,
     kl_rule,
     kl_term,
     shift_of_ratio,
 )
+from jaxloss._core.numerics.functions import accurate_expm1
 from jaxloss._core.numerics.probability import (
     LogSoftmax,
     gaps,
@@ -94,6 +96,8 @@ def _value_and_slopes(divergence, axis_name, again, student, teacher, beta):
             by = jnp.where(most, -total(jnp.where(most, 0, by)), by)
         return jnp.where(jnp.isneginf(of.log_p), 0, by)
 
+    # The series costs less, but so little that XLA for GPU stores the terms of a sum.
+    expm1 = accurate_expm1 if again else expm1_near_0
     rows = [(gaps(x, -1, axis_name), x) for x in (teacher, student)]
 
     def distributions():
@@ -101,20 +105,25 @@ def _value_and_slopes(divergence, axis_name, again, student, teacher, beta):
 
     def terms(p, q, shift):
         lost = p.lost - shift
+        of_p, of_q = (None, None) if again else (p.p, q.p)
         if divergence == "forward_kl":
-            f, (by_p, by_q, *_) = kl_rule(p.log_p, q.log_p, lost, q.lost)
+            f, (by_p, by_q, *_) = kl_rule(
+                p.log_p, q.log_p, lost, q.lost, of_p, of_q, expm1
+            )
         elif divergence == "reverse_kl":
-            f, (by_q, by_p, *_) = kl_rule(q.log_p, p.log_p, q.lost, lost)
+            f, (by_q, by_p, *_) = kl_rule(
+                q.log_p, p.log_p, q.lost, lost, of_q, of_p, expm1
+            )
         else:
             each = broadcast_to(beta[..., None], p.log_p)
             f, (by_p, by_q, *_, by_beta) = jensen_shannon_rule(
-                p.log_p, q.log_p, lost, q.lost, each
+                p.log_p, q.log_p, lost, q.lost, each, of_p, of_q
             )
             return f, by_p, by_q, by_beta
         return f, by_p, by_q, jnp.zeros_like(f)
 
     p, q = distributions()
-    shift = shift_of_ratio(p, q, -1, axis_name)
+    shift = shift_of_ratio(p, q, -1, axis_name, expm1)
     if again:
         p, q = distributions()
     f, by_p, by_q, by_beta = terms(p, q, shift)

@@ -1,10 +1,12 @@
 """Terms of divergences, one class each, without cancellation where p and q agree.
 
 Each takes log p and log q, and what rounding took from them. A class that is impossible
-under both has no part in the sum. A rule returns a term and its slopes.
+under both has no part in the sum. A rule returns a term and its slopes, and takes p and
+q from a caller that has them, and the form of e^z - 1 for |z| < 1.
 """
 
 import math
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -23,7 +25,11 @@ from jaxloss._core.softmax import Axes
 
 
 def shift_of_ratio(
-    p: LogSoftmax, q: LogSoftmax, axis: Axes, axis_name: str | None = None
+    p: LogSoftmax,
+    q: LogSoftmax,
+    axis: Axes,
+    axis_name: str | None = None,
+    expm1: Callable[[jax.Array], jax.Array] = accurate_expm1,
 ) -> jax.Array:
     """What the rounding of two log-sum-exps adds to log(p/q), one number per example.
 
@@ -31,7 +37,7 @@ def shift_of_ratio(
     """
     gap = difference_of_logs(p.log_p, q.log_p, p.lost - q.lost)
     near = jnp.abs(gap) < 1
-    excess = jnp.where(near, q.p * accurate_expm1(jnp.where(near, gap, 0)), p.p - q.p)
+    excess = jnp.where(near, q.p * expm1(jnp.where(near, gap, 0)), p.p - q.p)
     total = jnp.sum(stop_gradient(excess), axis=axis, keepdims=True)
     total = sum_over_devices(total, axis_name)
     # Where no class is possible under one of the two, this is no rounding.
@@ -43,9 +49,25 @@ def shift_of_ratio(
 # A power series replaces it for |z| < 1, where the terms cancel.
 def bregman(t, s, z):
     near = jnp.abs(z) < 1
-    small = jnp.where(near, z, 0)
-    series = t * (small * small) * power_series(_EXP_TAIL[z.dtype], small)
-    return jnp.where(near, series, s - t * (1 + jnp.where(near, 0, z)))
+    return jnp.where(near, t * _exp_tail(z), s - t * (1 + jnp.where(near, 0, z)))
+
+
+@pointwise
+def expm1_near_0(z: jax.Array):
+    """e^z - 1 for |z| < 1 within 2 ulp, and 0 beyond, by the series of `bregman`.
+
+    On CPU it takes a third of the time of `accurate_expm1`, and nearly none beside
+    `bregman` of the same z.
+    """
+    near = jnp.abs(z) < 1
+    value = jnp.where(near, z, 0) + _exp_tail(z)
+    return value, (jnp.where(near, jnp.exp(z), 0),)
+
+
+def _exp_tail(z):
+    """e^z - 1 - z for |z| < 1, and 0 beyond."""
+    small = jnp.where(jnp.abs(z) < 1, z, 0)
+    return (small * small) * power_series(_EXP_TAIL[z.dtype], small)
 
 
 # (e^z - 1 - z)/z² = Σ_k _EXP_TAIL[k] z^k.
@@ -58,15 +80,15 @@ _EXP_TAIL = {
 # KL(p|q) = Σ_j p_j log(p_j/q_j) has the terms p log(p/q) - p + q, none below 0: with
 # z = log(q/p),
 #     f = p (e^z - 1 - z),   df/dlog q = q - p = p (e^z - 1),   df/dlog p = -p z.
-def kl_rule(log_p: jax.Array, log_q: jax.Array, lost_p: jax.Array, lost_q: jax.Array):
-    p, q = jnp.exp(log_p) * (1 + lost_p), jnp.exp(log_q) * (1 + lost_q)
+def kl_rule(log_p, log_q, lost_p, lost_q, p=None, q=None, expm1=accurate_expm1):
+    p, q = _probability(p, log_p, lost_p), _probability(q, log_q, lost_q)
     absent = jnp.isneginf(log_p)
     z = jnp.where(absent, 0, difference_of_logs(log_q, log_p, lost_q - lost_p))
     excluded = jnp.isneginf(z)  # a class of p that q excludes
     z = jnp.where(excluded, 0, z)
     value = jnp.where(absent, q, jnp.where(excluded, jnp.inf, bregman(p, q, z)))
     near = ~excluded & (jnp.abs(z) < 1)
-    by_q = jnp.where(near, p * accurate_expm1(jnp.where(near, z, 0)), q - p)
+    by_q = jnp.where(near, p * expm1(jnp.where(near, z, 0)), q - p)
     by_q = jnp.where(absent, q, by_q)
     return value, (-p * z, by_q, jnp.zeros_like(p), jnp.zeros_like(q))
 
@@ -83,8 +105,8 @@ kl_term = pointwise(kl_rule)
 # Let h be the larger of p and q, with weight w, l the smaller, with weight v = 1 - w,
 # and u = log(h/l):
 #     log(m/h) = log(1 + v (e^-u - 1)),   log(m/l) = log(1 + w (e^u - 1)).
-def jensen_shannon_rule(log_p, log_q, lost_p, lost_q, beta):
-    p, q = jnp.exp(log_p) * (1 + lost_p), jnp.exp(log_q) * (1 + lost_q)
+def jensen_shannon_rule(log_p, log_q, lost_p, lost_q, beta, p=None, q=None):
+    p, q = _probability(p, log_p, lost_p), _probability(q, log_q, lost_q)
     gap = difference_of_logs(log_p, log_q, lost_p - lost_q)
     ahead = gap >= 0
     u = jnp.where(jnp.isinf(gap), jnp.finfo(gap.dtype).max, magnitude(gap))
@@ -115,6 +137,10 @@ def jensen_shannon_rule(log_p, log_q, lost_p, lost_q, beta):
 
 
 jensen_shannon_term = pointwise(jensen_shannon_rule)
+
+
+def _probability(p, log_p, lost):
+    return jnp.exp(log_p) * (1 + lost) if p is None else p
 
 
 def difference_of_logs(

@@ -17,6 +17,7 @@ from jaxloss._core.devices import sum_over_devices
 from jaxloss._core.numerics.exact import two_difference, two_finite_difference
 from jaxloss._core.numerics.functions import LOG_2_PARTS, power_series
 from jaxloss._core.rule.analytic import pointwise
+from jaxloss._core.rule.known import known_as
 from jaxloss._core.softmax import Axes, maximum
 
 
@@ -66,7 +67,9 @@ def gaps(x: jax.Array, axis: Axes, axis_name: str | None = None) -> Gaps:
     count = total(first.astype(x.dtype))
     alone = count == 1
     first = first & alone
+    # The sum has the derivative of the maximum; its value, the level, needs no pass.
     top = jnp.where(alone, total(jnp.where(first, x, 0)), level)
+    top = known_as(level, top)
     one = alone.astype(x.dtype)
     gap, lost, e = _below(x, level, top, first)
     rest = total(e)
