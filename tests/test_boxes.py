@@ -260,6 +260,8 @@ def test_messages(name):
         loss(box, box, format="yxyx")
     with pytest.raises(ValueError, match=r"`boxes` must have 4 numbers .* \(2, 3\)"):
         loss(box[:, :3], box[:, :3])
+    with pytest.raises(ValueError, match=r"`boxes` must have 4 numbers .* \(2, 3\)"):
+        loss(box[:, :3], box)
     with pytest.raises(ValueError, match=r"`targets` must have 4 numbers .* \(2, 1\)"):
         loss(box, box[:, :1])
     with pytest.raises(ValueError, match=r"`targets` must broadcast"):

@@ -217,13 +217,15 @@ def arguments(
 ) -> tuple[Lengths, Lengths, Tail]:
     """The checked boxes as lengths along x and y, and the tail."""
     checks.check_option("format", form, get_args(Format))
-    a, b = checks.real_arrays(boxes=boxes, targets=targets)
-    for name, shape in (("boxes", a.shape), ("targets", jnp.shape(targets))):
+    # Before the shapes are compared: that message would say nothing of the 4 numbers.
+    for name, value in (("boxes", boxes), ("targets", targets)):
+        shape = checks.to_array(name, value).shape
         if shape[-1:] != (4,):
             raise ValueError(
                 f"`{name}` must have 4 numbers per box on its last axis, "
                 f"got shape {shape}."
             )
+    a, b = checks.real_arrays(boxes=boxes, targets=targets)
     tail = checks.tail(where, weights, reduction, shape=a.shape[:-1], dtype=a.dtype)
     a, b = tail.spread(a.shape[:-1]).select(a, b, axes=(a.ndim - 1,))
     return *lengths(a, b, form), tail
