@@ -11,6 +11,8 @@ from catalog import CASES
 from common import assert_close
 
 import jaxloss as jl
+from jaxloss._core import compilers
+from jaxloss.forecast import energy
 
 pytestmark = [pytest.mark.usefixtures("device"), pytest.mark.any_program]
 
@@ -167,6 +169,46 @@ def test_any_chunks_have_the_same_score_and_slopes():
     whole, *chunks = results(x, y, 1.3)
     for found in chunks:
         assert_close(found, whole)
+
+
+def test_energy_score_of_examples_in_pieces(monkeypatch):
+    """Pieces of three examples, of thirteen: value and slopes of the definition."""
+    rng = np.random.default_rng(0)
+    x, y = np.float32(rng.normal(size=(13, 3, 2))), np.float32(rng.normal(size=(13, 2)))
+    line, power = np.cos(np.arange(x.size, dtype=np.float32)).reshape(x.shape), 1.3
+
+    def program():
+        def total(x):
+            return jl.energy_score_loss(x, y, power=power, reduction="sum")
+
+        gradient = jax.grad(total)
+        return total(x), gradient(x), jax.jvp(gradient, (x,), (line,))[1]
+
+    def measured():
+        jax.clear_caches()
+        lowered = jax.jit(program).lower()
+        return lowered.as_text().count("stablehlo.while"), lowered.compile()()
+
+    loops, (_, _, second) = measured()
+    monkeypatch.setattr(energy, "_CACHED", 64)
+    monkeypatch.setattr(compilers, "_PIECE", 64)
+    more_loops, (value, slope, second_in_pieces) = measured()
+    jax.clear_caches()
+    assert (loops, more_loops > 0) == (0, True)
+    assert_close(second_in_pieces, second, 1e-5)
+
+    exact, expected = 0.0, np.zeros(x.shape)
+    wide, seen = x.astype(float), y.astype(float)
+    for i, j in np.ndindex(13, 3):
+        d = wide[i, j] - seen[i]
+        exact += np.linalg.norm(d) ** power / 3
+        expected[i, j] += power * np.linalg.norm(d) ** (power - 2) * d / 3
+        for k in {0, 1, 2} - {j}:  # with the weight 1/(2 M (M - 1)), as i and as j
+            d = wide[i, j] - wide[i, k]
+            exact -= np.linalg.norm(d) ** power / 12
+            expected[i, j] -= power * np.linalg.norm(d) ** (power - 2) * d / 6
+    np.testing.assert_allclose(value, exact, rtol=1e-6)
+    np.testing.assert_allclose(slope, expected, rtol=1e-5, atol=1e-6)
 
 
 def test_axes_of_an_energy_score_may_stand_anywhere():

@@ -303,6 +303,7 @@ def in_pieces(
     *arrays: jax.Array,
     axis_name: str | None = None,
     otherwise: Callable[..., Any] | None = None,
+    per_row: int | None = None,
 ) -> Any:
     """function(*arrays), for a function of rows: of arrays [..., C], then [...].
 
@@ -313,7 +314,8 @@ def in_pieces(
     one size, a power of two, which cores share evenly: of 5 rows one of two cores has
     3. TPU and GPU have `otherwise`, which is equal, or the shorter form. A derivative
     is that of the shorter form, as is everything where devices share the rows, or the
-    classes over `axis_name`.
+    classes over `axis_name`. The arrays that the function makes of a row have as many
+    numbers as the row, or `per_row`.
     """
     whole = function(*arrays)
     first = arrays[0]
@@ -321,7 +323,7 @@ def in_pieces(
     sizes = *batch, classes
     if not batch or not all(isinstance(n, int) for n in sizes):
         return whole
-    rows, size = math.prod(batch), max(1, _PIECE // max(classes, 1))
+    rows, size = math.prod(batch), max(1, _PIECE // max(per_row or classes, 1))
     size = 2 ** (size.bit_length() - 1)
     spread = automatic_devices(first) > 1 or placement(first) is not None
     if spread or axis_name is not None or rows < 2 * size:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import math
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -13,6 +13,7 @@ from jaxloss._core.arguments.checks import Interval, between
 from jaxloss._core.arguments.public import public
 from jaxloss._core.arguments.tail import Reduction
 from jaxloss._core.arguments.types import ArrayLike
+from jaxloss._core.compilers import in_pieces
 from jaxloss._core.devices import broadcast_to, whole
 from jaxloss._core.numerics.exact import scale_of, squarable
 from jaxloss._core.rule.analytic import pointwise
@@ -73,8 +74,8 @@ def energy_score_loss(
         \rVert$ in $p$, both 0 where $d$ is 0. Also for `fairness`.
 
     Numerics:
-        The pairs come in blocks of `chunk_size` times M per example, which the backward
-        pass computes again. A traced fairness above 0 of one member and a traced power
+        The pairs come in blocks of `chunk_size` times M per example, which make value
+        and slopes at once. A traced fairness above 0 of one member and a traced power
         outside (0, 2] give NaN, as an infinite member can.
 
     Raises:
@@ -95,6 +96,7 @@ def energy_score_loss(
     x, y = _arrays(members, targets, member_axis, axis)
     count = x.shape[-2]
     check_fairness(fairness, count)
+    _check_chunk_size(chunk_size)
     like = x[..., 0, 0]
     p = per_example("power", power, like)
     f = per_example("fairness", fairness, like)
@@ -103,9 +105,9 @@ def energy_score_loss(
     (y,) = tail.select(y, axes=-1)
     p, f = tail.select(p, f)
     p = jnp.where((p > 0) & (p <= 2), p, jnp.nan)
-    each = jnp.expand_dims(p, -1)
-    error = jnp.sum(_power_of_norm(x - jnp.expand_dims(y, -2), each), axis=-1) / count
-    pairs = _sum_over_pairs(x, p, _rows_per_block(x.shape, chunk_size))
+    each = broadcast_to(jnp.expand_dims(p, -1), x[..., 0])
+    error = jnp.sum(_distance(each, x - jnp.expand_dims(y, -2)), axis=-1) / count
+    pairs = _sum_over_pairs(p, x, chunk_size=chunk_size)
     fair = 1 / (count * (count - 1)) if count != 1 else jnp.where(f > 0, jnp.nan, 0)
     share = (1 - f) / (count * count) + f * fair
     return tail.reduce(error - 0.5 * share * pairs)
@@ -140,8 +142,8 @@ def _arrays(members, targets, member_axis, axis):
 # underflow. With r = |d|,
 #     d(r^p)/dd = p r^(p-1) d/r,     d(r^p)/dp = r^p log r,
 # 0 where d is 0.
-@pointwise
-def _power_of_norm_rule(p, d):
+def _power_of_norm(p, d):
+    """|d|^p over the last axis, and its slopes in p and in d."""
     largest = stop_gradient(jnp.max(jnp.abs(d), axis=-1))
     scale = scale_of(largest)
     u = squarable(d, broadcast_to(jnp.expand_dims(1 / scale, -1), d))
@@ -155,48 +157,107 @@ def _power_of_norm_rule(p, d):
     return value, (value * jnp.log(norm), jnp.expand_dims(slope, -1) * u)
 
 
-def _power_of_norm(d, p):
-    """|d|^p over the last axis; `p` broadcasts to the others."""
-    return _power_of_norm_rule(broadcast_to(p, d[..., 0]), d)
+_distance = pointwise(_power_of_norm)
 
 
-_PAIRS = 1 << 22
+# The pairs (i, j) and (j, i) have one distance and opposite slopes, so that with
+# d_ij = x_i - x_j
+#     d/dx_i Σ_ij |d_ij|^p = 2 Σ_j ∂|d_ij|^p/∂d_ij.
+# The blocks that sum the distances sum these slopes as well: one sweep in all.
+#
+# The engine of `sweeps/pairs.py` does not serve here. Its blocks, tangents and slopes
+# are products of matrices, so that it never holds N N D numbers; |x_i|² + |x_j|² - 2
+# x_i·x_j, and Σ_j w_ij x_i - Σ_j w_ij x_j in the slope, would cancel for members that
+# are close to each other.
+@pointwise
+def _sum_over_pairs(p, x, *, chunk_size):
+    """Σ_ij |x_i - x_j|^p."""
+    *batch, count, size = x.shape
+
+    def of_examples(flat, p):
+        x = flat.reshape(*flat.shape[:-1], count, size)
+        return _in_blocks(p, x, chunk_size)
+
+    flat, per_row = x.reshape(*batch, count * size), count * count * size
+    if _known(x) and x.size > _CACHED and 2 * per_row <= _CACHED:
+        value, by_power, slope = in_pieces(of_examples, flat, p, per_row=per_row)
+    else:
+        value, by_power, slope = of_examples(flat, p)
+    return value, (by_power, slope.reshape(x.shape))
 
 
-def _rows_per_block(shape, chunk_size):
-    """How many members a block compares with all others."""
+def _in_blocks(p, x, chunk_size):
+    """The sum over the pairs of each example, and its slopes, the last one flat."""
+    count, each = x.shape[-2], jnp.expand_dims(p, (-2, -1))
+
+    def block(some, x, each):
+        d = jnp.expand_dims(some, -2) - jnp.expand_dims(x, -3)
+        value, (by_power, slope) = _power_of_norm(broadcast_to(each, d[..., 0]), d)
+        return *(jnp.sum(y, axis=-1) for y in (value, by_power)), jnp.sum(slope, -2)
+
+    def blocks(x, each, *, rows):
+        if rows == count:
+            return block(x, x, each)
+        # A second derivative would otherwise keep the differences of all blocks.
+        again = jax.checkpoint(block, prevent_cse=False)
+        axis = x.ndim - 2
+
+        # The last block repeats some members, so that all blocks have one size.
+        def step(made, index):
+            start = jnp.minimum(index * rows, count - rows)
+            some = jax.lax.dynamic_slice_in_dim(x, start, rows, axis)
+            return jax.tree.map(
+                lambda y, part: jax.lax.dynamic_update_slice_in_dim(
+                    y, part, start, axis
+                ),
+                made,
+                again(some, x, each),
+            ), None
+
+        # Every number is overwritten; an array made of x lies where x lies.
+        like = stop_gradient(x)
+        made = like[..., 0], like[..., 0], like
+        return jax.lax.scan(step, made, jnp.arange(-(-count // rows)))[0]
+
+    cpu, default = (functools.partial(blocks, rows=n) for n in _rows(x, chunk_size))
+    value, by_power, slope = jax.lax.platform_dependent(
+        x, each, cpu=cpu, default=default
+    )
+    sums = (jnp.sum(y, axis=-1) for y in (value, by_power))
+    return *sums, 2 * slope.reshape(*x.shape[:-2], count * x.shape[-1])
+
+
+_CACHED = 1 << 18  # numbers of 1 MB in float32
+_LARGEST = 1 << 22  # numbers that a block may store on TPU and GPU
+
+
+def _rows(x, chunk_size):
+    """How many members a block compares with all others, on CPU and elsewhere.
+
+    XLA for CPU stores the differences of a block, XLA for TPU and GPU only what it sums
+    them to, one number per pair. A block of one member takes eight times as long on CPU
+    as one of two.
+    """
+    *_, count, size = x.shape
+    if chunk_size is not None:
+        rows = chunk_size, chunk_size
+    elif not _known(x):
+        rows = 1, 1
+    else:
+        rows = (
+            max(_CACHED // max(x.size, 1), 2),
+            _LARGEST * max(size, 1) // max(x.size, 1),
+        )
+    return tuple(max(min(n, count), 1) for n in rows)
+
+
+def _known(x):
+    """Whether no size is symbolic."""
+    return all(isinstance(n, int) for n in x.shape)
+
+
+def _check_chunk_size(chunk_size):
     if chunk_size is not None:
         checks.check_integer("chunk_size", chunk_size)
         if chunk_size < 1:
             raise ValueError(f"`chunk_size` must be at least 1, got {chunk_size}.")
-        return chunk_size
-    if not all(isinstance(n, int) for n in shape):  # a symbolic size
-        return 1
-    return _PAIRS // max(math.prod(shape), 1)
-
-
-def _sum_over_pairs(x, p, rows):
-    """Σ_ij |x_i - x_j|^p, some members i at a time against all j."""
-    count = x.shape[-2]
-    columns, each = jnp.expand_dims(x, -3), jnp.expand_dims(p, (-2, -1))
-
-    def block(some):
-        d = jnp.expand_dims(some, -2) - columns
-        return jnp.sum(_power_of_norm(d, each), axis=(-2, -1))
-
-    rows = max(min(rows, count), 1)
-    if rows == count:
-        return block(x)
-    # Backward, each block is computed again: else all differences would be kept.
-    block = jax.checkpoint(block, prevent_cse=False)
-    whole_blocks = count - count % rows
-    parts = x[..., :whole_blocks, :]
-    parts = parts.reshape(*x.shape[:-2], whole_blocks // rows, rows, x.shape[-1])
-    total, _ = jax.lax.scan(
-        lambda total, some: (total + block(some), None),
-        jnp.zeros_like(x[..., 0, 0]),
-        jnp.moveaxis(parts, -3, 0),
-    )
-    if whole_blocks == count:
-        return total
-    return total + block(x[..., whole_blocks:, :])
