@@ -100,8 +100,9 @@ def _value_and_slopes(divergence, axis_name, again, student, teacher, beta):
     expm1 = accurate_expm1 if again else expm1_near_0
     rows = [(gaps(x, -1, axis_name), x) for x in (teacher, student)]
 
-    def distributions():
-        return [log_softmax_of(made_again(g, x) if again else g) for g, x in rows]
+    def distributions(times):
+        made = [made_again(g, x, times) if again else g for g, x in rows]
+        return map(log_softmax_of, made)
 
     def terms(p, q, shift):
         lost = p.lost - shift
@@ -122,14 +123,14 @@ def _value_and_slopes(divergence, axis_name, again, student, teacher, beta):
             return f, by_p, by_q, by_beta
         return f, by_p, by_q, jnp.zeros_like(f)
 
-    p, q = distributions()
+    p, q = distributions(1)
     shift = shift_of_ratio(p, q, -1, axis_name, expm1)
     if again:
-        p, q = distributions()
+        p, q = distributions(2)
     f, by_p, by_q, by_beta = terms(p, q, shift)
     value, by_beta = (total(x)[..., 0] for x in (f, by_beta))
     if again:
-        p, q = distributions()
+        p, q = distributions(3)
         _, by_p, by_q, _ = terms(p, q, recomputed(shift))
     # Of KL(a|b) the slopes by log b are b - a, which add up to 0 as they are.
     of_student = slope(by_q, q, divergence == "forward_kl")

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 from jax.lax import bitcast_convert_type, logistic, stop_gradient
 
-from jaxloss._core.compilers import b_where_equal, recomputed
+from jaxloss._core.compilers import b_where_equal, recomputed, told_apart
 from jaxloss._core.devices import sum_over_devices
 from jaxloss._core.numerics.exact import two_difference, two_finite_difference
 from jaxloss._core.numerics.functions import LOG_2_PARTS, power_series
@@ -90,8 +90,15 @@ def _below(x, level, top, first):
     return gap, lost, jnp.where(first, 0, jnp.exp(gap) * (1 + lost))
 
 
-def made_again(g: Gaps, x: jax.Array) -> Gaps:
-    """The gaps of x once more, so that no array of them is kept for the next pass."""
+def made_again(g: Gaps, x: jax.Array, times: int = 1) -> Gaps:
+    """The gaps of x once more, so that no array of them is kept for the next pass.
+
+    `times` tells apart those that are made again for several passes.
+    """
+    for _ in range(times - 1):
+        numbers = map(told_apart, (g.top, g.log_sum, g.whole, g.alone))
+        top, log_sum, whole, alone = numbers
+        g = g._replace(top=top, log_sum=log_sum, whole=whole, alone=alone)
     top, log_sum, whole, alone = map(recomputed, (g.top, g.log_sum, g.whole, g.alone))
     gap, lost, e = _below(x, top, top, (x == top) & (alone == 1))
     return Gaps(gap, lost, e, top, log_sum, whole, alone, g.axis, g.axis_name)
