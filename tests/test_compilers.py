@@ -18,6 +18,7 @@ from jaxloss._core.numerics.exact import zero_safe_product
 from jaxloss._core.sweeps import rows
 from jaxloss.binary import cross_entropy
 from jaxloss.distillation import _divergences
+from jaxloss.forecast import heavy_tails
 from jaxloss.segmentation import _regions
 from jaxloss.vocabulary import _layer
 
@@ -64,6 +65,13 @@ FORMS = [
         lambda function, *arrays, **_: function(*arrays),
         mean_of(jl.distillation_loss),
         (floats(512, 1 << 14), floats(512, 1 << 14)),
+    ),
+    (
+        heavy_tails,
+        "numbers_in_pieces",
+        lambda function, *arrays: function(*arrays),
+        mean_of(jl.student_t_nll_loss),
+        (floats(N),) * 4,
     ),
     (
         cross_entropy,
@@ -384,6 +392,30 @@ def test_rows_in_pieces_give_what_all_rows_give(monkeypatch, loss, classes):
 
     loops, whole = measured()
     monkeypatch.setattr(compilers, "_PIECE", 12)
+    more_loops, pieces = measured()
+    assert (loops, more_loops > 0) == (0, True)
+    assert_close(pieces, whole, 1e-6)
+
+
+@on_cpu
+def test_numbers_in_pieces_give_what_all_numbers_give(monkeypatch):
+    """Two numbers a piece of thirteen."""
+    rng = np.random.default_rng(0)
+    inputs = [jnp.float32(rng.uniform(0.3, 3, 13)) for _ in range(4)]
+    weights = 1 + jnp.arange(13, dtype=jnp.float32)
+
+    def total(inputs):
+        return jnp.sum(weights * jl.student_t_nll_loss(*inputs))
+
+    def measured():
+        jax.clear_caches()
+        gradient = jax.grad(total)
+        program = lambda x: (total(x), gradient(x), jax.jvp(gradient, (x,), (x,)))  # noqa: E731
+        lowered = jax.jit(program).lower(inputs)
+        return lowered.as_text().count("stablehlo.while"), lowered.compile()(inputs)
+
+    loops, whole = measured()
+    monkeypatch.setattr(compilers, "_PIECE", 2 * compilers._STORED)
     more_loops, pieces = measured()
     assert (loops, more_loops > 0) == (0, True)
     assert_close(pieces, whole, 1e-6)

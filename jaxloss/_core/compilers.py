@@ -375,6 +375,21 @@ def in_pieces(
     return jax.tree.map(known_as, value, whole)
 
 
+def numbers_in_pieces(function: Callable[..., Any], *arrays: jax.Array) -> Any:
+    """function(*arrays), for a long formula on numbers: `in_pieces` without a row.
+
+    The shorter form is that. XLA for CPU would store some ninety arrays for value and
+    slopes of Student's t: of 4.2 M, 1,460 MiB in place of 32, in 1.6 times the time.
+    """
+
+    # As a function under `jit`, it is traced once for all whole arrays.
+    @functools.partial(jax.jit, inline=True)
+    def of_rows(*arrays):
+        return function(*(x[..., 0] for x in arrays))
+
+    return in_pieces(of_rows, *(x[..., None] for x in arrays), per_row=_STORED)
+
+
 # XLA for CPU widens numbers in half precision for a slice of them, all of them before
 # the loop. It does not know what their bits are.
 def _bits_of_half(x):
@@ -388,3 +403,5 @@ def _with_dtype(x, dtype):
 
 # Numbers in a piece of one array: 1 MB in float32.
 _PIECE = 2**18
+# Arrays that XLA for CPU stores at a time for a long formula on numbers.
+_STORED = 32

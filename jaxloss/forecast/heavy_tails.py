@@ -11,6 +11,7 @@ from jaxloss._core.arguments import checks
 from jaxloss._core.arguments.public import public
 from jaxloss._core.arguments.tail import Reduction
 from jaxloss._core.arguments.types import ArrayLike
+from jaxloss._core.compilers import numbers_in_pieces
 from jaxloss._core.numerics.exact import (
     difference_over,
     largest_finite,
@@ -108,6 +109,10 @@ def student_t_nll_loss(
 #     N(z) = (log(1 + z) - z/(1 + z))/z² = 1/(1 + z) - L(z).
 @pointwise
 def _student_t(m, t, s, degrees):
+    return numbers_in_pieces(_value_and_slopes, m, t, s, degrees)
+
+
+def _value_and_slopes(m, t, s, degrees):
     inputs = m, t, s, degrees
     b, x, z, log1p = _parts(*inputs)
     near = z < 0.5
