@@ -12,6 +12,7 @@ from jaxloss._core.arguments import checks
 from jaxloss._core.arguments.public import public
 from jaxloss._core.arguments.tail import Reduction
 from jaxloss._core.arguments.types import ArrayLike
+from jaxloss._core.compilers import numbers_in_pieces
 from jaxloss._core.numerics.exact import (
     largest_finite,
     remainder,
@@ -20,7 +21,7 @@ from jaxloss._core.numerics.exact import (
 )
 from jaxloss._core.numerics.functions import LOG_2_PI, accurate_expm1, softplus
 from jaxloss._core.numerics.probability import log_quotient, sigmoid
-from jaxloss._core.rule.analytic import analytic, pointwise
+from jaxloss._core.rule.analytic import pointwise
 from jaxloss.forecast._gamma import log1p_remainder, remainder_of_inverse
 from jaxloss.forecast._spread import (
     damped,
@@ -137,20 +138,19 @@ def negative_binomial_nll_loss(
 #     dD/dm = -w/m,     dD/dk = log(1 + u),     dD/da = -w² L(v).
 # For k < 1, and without log k!, the terms of the logarithms stand alone:
 #     m log(1 + a m)/(a m) - k (log m + log(1 + v)) + a k² L(a k) + C [+ log k!].
-def _forward(m, k, a, *, log_input, full, inflated):
+def _value(m, k, a, *, log_input, full, inflated):
     del inflated  # of the slopes alone
     x = _Terms.of(m, k, a, log_input)
     apart = x.apart(k, a) + jnp.where(k == 0, 0, spread(k, a))
     if not full:
-        return apart, (m, k, a)
+        return apart
     apart += jnp.where(k == 0, 0, _log_factorial(jnp.where(k < 1, k, 0)))
     count = jnp.where(k < 1, 1, k)
     together = _stirling(count) + (spread(k, a) + x.deviance(k, a))
-    return jnp.where(k < 1, apart, together), (m, k, a)
+    return jnp.where(k < 1, apart, together)
 
 
-def _backward(residuals, cotangent, *, log_input, full, inflated):
-    m, k, a = residuals
+def _slopes(m, k, a, *, log_input, full, inflated):
     x = _Terms.of(m, k, a, log_input)
     by_count, by_dispersion = spread_slopes(k, a)
     far = jnp.abs(x.v) >= 0.5
@@ -176,14 +176,15 @@ def _backward(residuals, cotangent, *, log_input, full, inflated):
     by_mean = -x.w if log_input else -_per_mean(x, m, a)
     if inflated:  # `_inflated` may multiply a slope by 0, which is NaN for inf
         by_mean, by_dispersion = map(largest_finite, (by_mean, by_dispersion))
-    return (
-        cotangent * by_mean,
-        cotangent * by_target,
-        cotangent * by_dispersion,
-    )
+    return by_mean, by_target, by_dispersion
 
 
-_negative_binomial = analytic(_forward, _backward)
+@pointwise
+def _negative_binomial(m, k, a, **static):
+    def value_and_slopes(*inputs):
+        return _value(*inputs, **static), _slopes(*inputs, **static)
+
+    return numbers_in_pieces(value_and_slopes, m, k, a)
 
 
 def _slope(function, x):
