@@ -65,7 +65,8 @@ def _ctc_backward(residuals, cotangent, *, axis):
     return scale[..., None] * slope, None, None, None
 
 
-# Without this `jit`, each call outside a `jit` would compile the scans again.
+# Inside of a `jit` this one changes nothing. Outside, a gradient of a small batch would
+# take half as long again without it.
 ctc = jax.jit(analytic(_ctc_forward, _ctc_backward), static_argnames="axis")
 
 
