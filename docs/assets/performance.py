@@ -24,8 +24,9 @@ def page(folder: Path = RESULTS):
             f"{report['rounds']} rounds each."
         )
         results = report["results"]
-        peers = list(dict.fromkeys(n for r in results for n in r["milliseconds"]))
-        peers.remove("jaxloss")
+        names = dict.fromkeys(n for r in results for n in r["milliseconds"])
+        columns = dict.fromkeys(column(n) for n in names if n != "jaxloss")
+        peers = {c: [n for n in names if column(n) == c] for c in columns}
         yield from ("", *chart(results), "")
         yield from ("### Milliseconds", "", *times(results, peers), "")
         yield from ("### Temporaries, MiB", "", *memory(results, peers), "")
@@ -41,7 +42,18 @@ def chart(results):
         if result["ratio"]:
             peer, ratio = min(result["ratio"].items(), key=lambda item: item[1])
             rows.append((label(result), ratio, peer))
-    return bars(rows, "The fastest peer's time divided by jaxloss's, as in the table.")
+    described = "The fastest peer's time divided by jaxloss's, as in the table."
+    return bars(rows, described, longest=3)
+
+
+def column(name):
+    """A peer's column: formulas written out in JAX have one in common."""
+    return "textbook form" if _way(name) is not None else name
+
+
+def _way(name):
+    """How a formula in JAX is written out, such as "by pairs"; None for a library."""
+    return {"plain": "", "jax": name.removeprefix("jax")}.get(name.split()[0])
 
 
 def times(results, peers):
@@ -50,9 +62,15 @@ def times(results, peers):
     yield f"| --- | --: | {' | '.join('--:' for _ in peers)} |"
     for result in results:
         took, cells = result["milliseconds"], []
-        for peer in peers:
-            ratio = took[peer] / took["jaxloss"] if peer in took else None
-            cells.append("" if ratio is None else f"{took[peer]:.1f} ({ratio:.2f})")
+        for names in peers.values():
+            cells.append(
+                ", ".join(
+                    f"{took[name]:.1f} ({took[name] / took['jaxloss']:.2f})"
+                    f"{_way(name) or ''}"
+                    for name in names
+                    if name in took
+                )
+            )
         yield f"| {label(result)} | {took['jaxloss']:.1f} | {' | '.join(cells)} |"
 
 
@@ -77,13 +95,22 @@ def calls(report):
 
 def memory(results, peers):
     """What the compiled program needs beside inputs and outputs, where it is known."""
-    known = [
-        p for p in peers if any(r["temporaries"].get(p) is not None for r in results)
-    ]
-    names = ["jaxloss", *known]
-    yield f"| Row | {' | '.join(names)} |"
-    yield f"| --- | {' | '.join('--:' for _ in names)} |"
+    columns = {"jaxloss": ["jaxloss"], **peers}
+    known = {
+        column: names
+        for column, names in columns.items()
+        if any(r["temporaries"].get(n) is not None for r in results for n in names)
+    }
+    yield f"| Row | {' | '.join(known)} |"
+    yield f"| --- | {' | '.join('--:' for _ in known)} |"
     for result in results:
-        used = [result["temporaries"].get(name) for name in names]
-        cells = ["" if n is None else f"{n / 2**20:,.0f}" for n in used]
+        used = result["temporaries"]
+        cells = [
+            ", ".join(
+                f"{used[name] / 2**20:,.0f}{_way(name) or ''}"
+                for name in names
+                if used.get(name) is not None
+            )
+            for names in known.values()
+        ]
         yield f"| {label(result)} | {' | '.join(cells)} |"
