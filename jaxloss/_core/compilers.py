@@ -72,8 +72,7 @@ def kept_until(results: Any, operand: Any) -> Any:
 
     The shorter form is the results. Of two products that read `operand`, XLA for CPU
     gives one the memory of the operand and lets it wait for the other: the step of
-    `linear_cross_entropy` with a mask takes 3 % longer than with both at a time.
-    TPU and GPU have the shorter form.
+    `linear_cross_entropy` with a mask takes 3 % longer. Elsewhere the form is shorter.
     """
     return jax.lax.platform_dependent(
         results,
@@ -91,9 +90,8 @@ def recomputed(top: jax.Array) -> jax.Array:
     costs nothing; XLA for TPU and GPU writes and reads them, or a part of them, as an
     array of its own. Behind this barrier it cannot tell that they are the same.
 
-    The same holds for a distance: XLA for GPU would compute each row's factor of the
-    gradient in the kernel that sums the losses, which cannot write over the distances
-    that it reads, and needs 1 MiB more for 262,144 triplets.
+    So for a distance: XLA for GPU would make each row's factor of the gradient in the
+    kernel that sums the losses, which takes 1 MiB more for 262,144 triplets.
     """
     return jax.lax.platform_dependent(
         top, cpu=lambda top: top, default=jax.lax.optimization_barrier
@@ -104,9 +102,8 @@ def told_apart(number: jax.Array) -> jax.Array:
     """`number`, which XLA for GPU takes for another one.
 
     The shorter form is `number`. XLA for GPU finds that two `recomputed` numbers are
-    the same, and then keeps the arrays that are made from them for the next pass: two
-    of the logits' size in `distillation_loss`. XLA for TPU does not, and there one
-    barrier more would split a pass in two.
+    the same, and keeps the arrays made from them: two of the logits' size in
+    `distillation_loss`. XLA for TPU does not, and a barrier more would split a pass.
     """
     return jax.lax.platform_dependent(
         number,
@@ -300,9 +297,8 @@ def short_cut(
     The shorter form is `jax.lax.cond`, and stays so on CPU. XLA for TPU stores copies
     of what a condition reads, and XLA for GPU cannot read it for the sums before the
     condition as well: of the triplet loss of 262,144 x 64 in float32 they would move
-    1.4 GB and 0.7 GB. A TPU has at_once(*arrays), with 0.4 GB. A GPU would write the
-    sums of it and read them for the choice between them, 8 MiB more than those of
-    in_double(*arrays): its arithmetic has float64, which a TPU imitates.
+    1.4 GB and 0.7 GB. A TPU has at_once(*arrays), with 0.4 GB. A GPU would write its
+    sums to choose between them, 8 MiB more than in_double(*arrays): it has float64.
     """
     return jax.lax.platform_dependent(
         holds,
@@ -327,11 +323,10 @@ def in_pieces(
     the rows' size for a divergence of logits. A few rows at a time they stay in the
     cache: of 256 x 50,304 value and gradient take half of the time, and the temporaries
     are 12 MB in place of 390. The last piece repeats some rows, so that all pieces have
-    one size, a power of two, which cores share evenly: of 5 rows one of two cores has
-    3. TPU and GPU have `otherwise`, which is equal, or the shorter form. A derivative
-    is that of the shorter form, as is everything where devices share the rows, or the
-    classes over `axis_name`. The arrays that the function makes of a row have as many
-    numbers as the row, or `per_row`.
+    one size, a power of two, which cores share evenly. TPU and GPU have `otherwise`,
+    which is equal, or the shorter form. A derivative is that of the shorter form, as is
+    everything where devices share the rows, or the classes over `axis_name`. The arrays
+    that the function makes of a row have as many numbers as the row, or `per_row`.
     """
     whole = function(*arrays)
     first = arrays[0]
@@ -382,16 +377,14 @@ def numbers_in_pieces(function: Callable[..., Any], *arrays: jax.Array) -> Any:
     slopes of Student's t: of 4.2 M, 1,460 MiB in place of 32, in 1.6 times the time.
     """
 
-    # As a function under `jit`, it is traced once for all whole arrays.
-    @functools.partial(jax.jit, inline=True)
+    @functools.partial(jax.jit, inline=True)  # traced once for all whole arrays
     def of_rows(*arrays):
         return function(*(x[..., 0] for x in arrays))
 
     return in_pieces(of_rows, *(x[..., None] for x in arrays), per_row=_STORED)
 
 
-# XLA for CPU widens numbers in half precision for a slice of them, all of them before
-# the loop. It does not know what their bits are.
+# XLA for CPU would widen all numbers in half precision before the loop, but not bits.
 def _bits_of_half(x):
     half = jnp.issubdtype(x.dtype, jnp.floating) and x.dtype.itemsize == 2
     return jax.lax.bitcast_convert_type(x, jnp.uint16) if half else x
