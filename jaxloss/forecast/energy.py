@@ -107,7 +107,8 @@ def energy_score_loss(
     p = jnp.where((p > 0) & (p <= 2), p, jnp.nan)
     each = broadcast_to(jnp.expand_dims(p, -1), x[..., 0])
     error = jnp.sum(_distance(each, x - jnp.expand_dims(y, -2)), axis=-1) / count
-    pairs = _sum_over_pairs(p, x, chunk_size=chunk_size)
+    constant = float(power) if isinstance(power, int | float) else None
+    pairs = _sum_over_pairs(p, x, power=constant, chunk_size=chunk_size)
     fair = 1 / (count * (count - 1)) if count != 1 else jnp.where(f > 0, jnp.nan, 0)
     share = (1 - f) / (count * count) + f * fair
     return tail.reduce(error - 0.5 * share * pairs)
@@ -170,29 +171,31 @@ _distance = pointwise(_power_of_norm)
 # x_i·x_j, and Σ_j w_ij x_i - Σ_j w_ij x_j in the slope, would cancel for members that
 # are close to each other.
 @pointwise
-def _sum_over_pairs(p, x, *, chunk_size):
-    """Σ_ij |x_i - x_j|^p."""
-    *batch, count, size = x.shape
+def _sum_over_pairs(p, x, *, power, chunk_size):
+    """Σ_ij |x_i - x_j|^p, with `power` for p where the program has it as a constant."""
+    *_, count, size = x.shape
 
-    def of_examples(flat, p):
-        x = flat.reshape(*flat.shape[:-1], count, size)
-        return _in_blocks(p, x, chunk_size)
+    def of_examples(p, x):
+        return _in_blocks(p[..., 0], x, power, chunk_size)
 
-    flat, per_row = x.reshape(*batch, count * size), count * count * size
+    column, per_row = jnp.expand_dims(p, -1), count * count * size
     if _known(x) and x.size > _CACHED and 2 * per_row <= _CACHED:
-        value, by_power, slope = in_pieces(of_examples, flat, p, per_row=per_row)
+        value, by_power, slope = in_pieces(of_examples, column, x, per_row=per_row)
     else:
-        value, by_power, slope = of_examples(flat, p)
-    return value, (by_power, slope.reshape(x.shape))
+        value, by_power, slope = of_examples(column, x)
+    return value, (by_power, slope)
 
 
-def _in_blocks(p, x, chunk_size):
-    """The sum over the pairs of each example, and its slopes, the last one flat."""
+def _in_blocks(p, x, power, chunk_size):
+    """The sum over the pairs of each example, and its slopes."""
     count, each = x.shape[-2], jnp.expand_dims(p, (-2, -1))
 
     def block(some, x, each):
         d = jnp.expand_dims(some, -2) - jnp.expand_dims(x, -3)
-        value, (by_power, slope) = _power_of_norm(broadcast_to(each, d[..., 0]), d)
+        each = broadcast_to(each, d[..., 0])
+        # In a loop XLA would not see a constant, and find r^1 by a logarithm.
+        each = each if power is None else jnp.full_like(each, power)
+        value, (by_power, slope) = _power_of_norm(each, d)
         return *(jnp.sum(y, axis=-1) for y in (value, by_power)), jnp.sum(slope, -2)
 
     def blocks(x, each, *, rows):
@@ -224,7 +227,7 @@ def _in_blocks(p, x, chunk_size):
         x, each, cpu=cpu, default=default
     )
     sums = (jnp.sum(y, axis=-1) for y in (value, by_power))
-    return *sums, 2 * slope.reshape(*x.shape[:-2], count * x.shape[-1])
+    return *sums, 2 * slope
 
 
 _CACHED = 1 << 18  # numbers of 1 MB in float32
