@@ -161,6 +161,38 @@ def _full_distillation(hidden, kernel, teacher_hidden, teacher_kernel):
     return _forward_kl(hidden @ kernel, teacher_hidden @ teacher_kernel)
 
 
+def _full_js(hidden, kernel, teacher_hidden, teacher_kernel):
+    """The Jensen-Shannon divergence, through the logarithm of the mixture."""
+    log_q = jax.nn.log_softmax(hidden @ kernel)
+    log_p = jax.nn.log_softmax(teacher_hidden @ teacher_kernel)
+    log_m = jnp.logaddexp(log_p, log_q) - jnp.log(2)
+    kl = optax.losses.kl_divergence_with_log_targets
+    return jnp.mean(kl(log_m, log_p) + kl(log_m, log_q)) / 2
+
+
+def by_chunks(mean_loss: Loss, shared=(1,), rows=512) -> Loss:
+    """The mean over rows, by a checkpointed scan."""
+
+    def total(*chunk):
+        return len(chunk[0]) * mean_loss(*chunk)
+
+    scan = plain.in_checkpointed_scan(total, shared, rows)
+    return lambda *inputs: scan(*inputs) / len(inputs[0])
+
+
+def _liger_js(hidden, kernel, teacher_hidden, teacher_kernel):
+    import torch
+    from liger_kernel.chunked_loss import (  # pyright: ignore[reportMissingImports]
+        LigerFusedLinearJSDLoss,
+    )
+
+    loss = LigerFusedLinearJSDLoss(
+        weight_hard_loss=0.0, weight_soft_loss=1.0, compiled=False
+    )
+    ignored = torch.zeros(len(hidden), dtype=torch.long)
+    return loss(hidden, kernel.T, teacher_hidden, teacher_kernel.T, ignored)
+
+
 def _known_of_a_layer(rng, shrink):
     hidden, kernel, *_ = _two_layers(rng, shrink)
     teacher = _normal(rng, len(hidden), kernel.shape[1])
@@ -416,6 +448,15 @@ def _full_logits(hidden, kernel, labels):
     return jnp.mean(losses, where=keep)
 
 
+def _full_logits_by_chunks(hidden, kernel, labels):
+    def total(hidden, kernel, labels):
+        count = jnp.sum(labels != -100)
+        return jnp.where(count > 0, count * _full_logits(hidden, kernel, labels), 0)
+
+    scan = plain.in_checkpointed_scan(total, (1,))
+    return scan(hidden, kernel, labels) / jnp.sum(labels != -100)
+
+
 def _three_products(hidden, kernel, labels):
     """X = H K, X Kᵀ and Hᵀ X; by quarters, which is faster than with all of X."""
 
@@ -450,7 +491,7 @@ def tokamax(**options):
     return loss
 
 
-def _linear_row(name, ignored, **options):
+def _linear_row(name, ignored, more, **options):
     return Row(
         name,
         _linear(ignored),
@@ -460,6 +501,11 @@ def _linear_row(name, ignored, **options):
         bare=_three_products,
         floor=0.97,
         wrt=(0, 1),
+        more={
+            "optax in a checkpointed scan": _full_logits_by_chunks,
+            "torch in chunks": _torch_linear(chunks=True),
+            **more,
+        },
         **options,
     )
 
@@ -595,7 +641,6 @@ ROWS = [
         "linear 4096 x 512 x 50304",
         0.0,
         more={
-            "torch in chunks": _torch_linear(chunks=True),
             "tokamax": tokamax(),
             "tokamax in chunks": tokamax(implementation="chunked_xla"),
         },
@@ -603,7 +648,7 @@ ROWS = [
     _linear_row(
         "linear 4096 x 512 x 50304, half ignored",
         0.5,
-        more={"torch in chunks": _torch_linear(chunks=True)},
+        more={},
     ),
     Row(
         "adaptive softmax 4096 x 512 x 50304",
@@ -639,13 +684,28 @@ ROWS = [
         _two_layers,
         ours(jl.linear_distillation_loss),
         optax=_full_distillation,
+        more={"optax in a checkpointed scan": by_chunks(_full_distillation, (1, 3))},
+        wrt=(0, 1),
+    ),
+    Row(
+        "linear JSD 2048 x 512 x 50304, teacher 1024",
+        _two_layers,
+        ours(jl.linear_distillation_loss, divergence="jensen_shannon"),
+        optax=_full_js,
+        more={
+            "optax in a checkpointed scan": by_chunks(_full_js, (1, 3)),
+            **({"torch with Liger": _liger_js} if installed("liger_kernel") else {}),
+        },
         wrt=(0, 1),
     ),
     Row(
         "linear sparse distillation 2048 x 512 x 50304, 16 known",
         _known_of_a_layer,
         ours(jl.linear_sparse_distillation_loss),
-        more={"jax by differences": _full_sparse_distillation},
+        more={
+            "jax by differences": _full_sparse_distillation,
+            "jax in a checkpointed scan": by_chunks(_full_sparse_distillation),
+        },
         wrt=(0, 1),
     ),
     Row(

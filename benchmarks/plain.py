@@ -1,7 +1,38 @@
 """Textbook forms of losses that no timed library has, each the mean over a batch."""
 
+import math
+
 import jax
 import jax.numpy as jnp
+
+
+def in_checkpointed_scan(total, shared, rows=512):
+    """`total`, a sum over the rows of its inputs, of some rows at a time.
+
+    This is how JAX trainers keep the logits of a vocabulary out of memory by hand: the
+    gradient makes them again. The inputs at the places `shared` have no rows.
+    """
+
+    def loss(*inputs):
+        size = math.gcd(len(inputs[0]), rows)
+        places = range(len(inputs))
+        kernels = {i: inputs[i] for i in shared}
+        chunks = {
+            i: inputs[i].reshape(-1, size, *inputs[i].shape[1:])
+            for i in places
+            if i not in shared
+        }
+
+        @jax.checkpoint
+        def of_chunk(kernels, chunk):
+            return total(*((kernels | chunk)[i] for i in places))
+
+        def step(before, chunk):
+            return before + of_chunk(kernels, chunk), None
+
+        return jax.lax.scan(step, jnp.zeros(()), chunks)[0]
+
+    return loss
 
 
 def generalized_box_iou(boxes, targets):

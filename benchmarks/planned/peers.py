@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from benchmarks.cases import Loss
+from benchmarks.cases import Loss, by_chunks
 
 _integer = optax.softmax_cross_entropy_with_integer_labels
 SMOOTHING, Z_LOSS, IGNORED = 0.1, 1e-4, -100
@@ -109,6 +109,10 @@ def log_probs_and_entropies(hidden, kernel, labels):
     log_probs = jax.nn.log_softmax(_wide_logits(hidden, kernel))
     own = _at(labels, log_probs)
     return jnp.mean(own - jnp.sum(jnp.exp(log_probs) * log_probs, axis=-1))
+
+
+product_by_chunks = by_chunks(wide_product, rows=1024)
+log_probs_by_chunks = by_chunks(log_probs_and_entropies, rows=1024)
 
 
 def _smoothed(logits, labels):

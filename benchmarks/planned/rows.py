@@ -88,6 +88,12 @@ def timed_inputs() -> dict[str, tuple[Any, ...]]:
             real(2048, 1024),
             real(1024, 50304),
         ),
+        "linear JSD 2048 x 512 x 50304, teacher 1024": (
+            real(2048, 512),
+            real(512, 50304),
+            real(2048, 1024),
+            real(1024, 50304),
+        ),
         "linear sparse distillation 2048 x 512 x 50304, 16 known": (
             real(2048, 512),
             real(512, 50304),
@@ -363,6 +369,7 @@ def _linear() -> Iterator[Row]:
         (0, 1),
     )
     full = {"optax": peers.product, "optax, float32": peers.wide_product}
+    full["optax in a checkpointed scan"] = peers.product_by_chunks
     if cases.installed("tokamax"):
         full["tokamax in chunks"] = cases.tokamax(implementation="chunked_xla")
 
@@ -384,6 +391,9 @@ def _linear() -> Iterator[Row]:
             {"optax": peers.of_table},
             (0, 1),
         )
-        plain = {"plain": peers.log_probs_and_entropies}
+        plain = {
+            "plain": peers.log_probs_and_entropies,
+            "plain in a checkpointed scan": peers.log_probs_by_chunks,
+        }
         name = f"linear log probs {size}"
         yield Row(name, "bfloat16", inputs, log_probs, plain, (0, 1))
