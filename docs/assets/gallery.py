@@ -612,6 +612,107 @@ def costly_misses(predictions, targets):
 # Single pictures.
 
 
+def lines(**losses):
+    """Losses to compare in one drawing, each with its style of line and its name."""
+    return [
+        (line, name.replace("_", " "), loss)
+        for line, (name, loss) in zip(LINES, losses.items(), strict=False)
+    ]
+
+
+def separated(figure):
+    """Points of two targets, and the line that a descent draws between them."""
+    x = jnp.array([-2, -1.6, -1.1, -0.8, -1.9, 0.5, 1.2, 1.1, 1.9, 2.1])
+    y = jnp.array([0.9, -0.4, 1.3, 0.3, 1.9, -0.6, 0.6, -1.4, -0.3, 1.2])
+    targets, ends = jnp.repeat(jnp.array([1, -1]), 5), np.array([-3, 3])
+    axes = figure.subplots()
+    for line, name, loss in lines(perceptron=jl.perceptron_loss, hinge=jl.hinge_loss):
+
+        def mean(w, loss=loss):
+            return loss(w[0] * x + w[1] * y + w[2], targets, reduction="mean")
+
+        a, b, c = descended(mean, jnp.array([0.3, 1.0, 0.2]), 2001, 0.05)[-1]
+        axes.plot(ends, -(a * ends + c) / b, **line, label=name)
+    for target, marker in ((1, "o"), (-1, "s")):
+        own = targets == target
+        axes.plot(x[own], y[own], marker, color=INK, ms=4)
+    axes.set(xlabel="feature 0", ylabel="feature 1", xlim=(-3, 3), ylim=(-2, 2.4))
+    figure.legend(loc="outside lower center", ncols=2)
+
+
+def best_scores(figure):
+    """The score of the least expected loss, over the probability of target 1."""
+    share, score = jnp.linspace(0, 1, 201), jnp.linspace(-1, 1, 201)
+    axes = figure.subplots()
+    for line, name, loss in lines(
+        squared_hinge=jl.squared_hinge_loss, hinge=jl.hinge_loss
+    ):
+        up, down = loss(score, 1), loss(score, -1)
+        expected = share[:, None] * up + (1 - share[:, None]) * down
+        axes.plot(share, score[jnp.argmin(expected, axis=1)], **line, label=name)
+    axes.set(xlabel="probability of target 1", ylabel="best score")
+    axes.legend()
+
+
+def envelope(figure):
+    """Three scores over an input, and the loss between the label's and the highest."""
+    x, label = jnp.linspace(-3, 3, 121), 1
+    scores = jnp.stack([-x, 0.2 * x + 0.8, 0.9 * x - 0.6], axis=-1)
+    loss, axes = jl.multiclass_perceptron_loss(scores, label), figure.subplots()
+    names = "class 0", "class 1, the label", "class 2"
+    for line, name, score in zip(LINES, names, scores.T, strict=False):
+        axes.plot(x, score, **line, label=name)
+    of_label = scores[:, label]
+    axes.fill_between(x, of_label, of_label + loss, color=GREY, alpha=0.35, lw=0)
+    axes.set(xlabel="input", ylabel="score", title="shaded: the loss")
+    figure.legend(loc="outside lower center", ncols=3, columnspacing=0.8)
+
+
+def too_close(figure):
+    """Five scores, of which three are too close to the label's, and their pulls."""
+    scores, label, place = jnp.array([1.7, 2.0, 2.5, 0.3, 1.3]), 1, np.arange(5)
+    loss, slope = jax.value_and_grad(jl.multi_margin_loss)(scores, label)
+    way, axes = -np.asarray(slope), figure.subplots()
+    colors = [BLUE if i == label else ORANGE if slope[i] else GREY for i in place]
+    axes.barh(place, scores, 0.6, color=colors)
+    for edge in (scores[label] - 1, scores[label]):
+        axes.axvline(edge, color=INK, ls="--", lw=0.9)
+    axes.text(scores[label] - 0.5, 3, "margin", ha="center", va="center")
+    scale = {"angles": "xy", "scale_units": "xy", "scale": 0.8}
+    axes.quiver(scores, place, way, 0 * way, color=INK, width=0.01, zorder=3, **scale)
+    axes.set(xlabel="score", ylabel="class", xlim=(0, 3), title=f"loss {loss:.2f}")
+    axes.invert_yaxis()
+
+
+def against_zero(figure):
+    """The hinge loss of two classes, with and without a 0 among the wrong scores."""
+    x, axes = jnp.linspace(-4, 4, 121), figure.subplots()
+    scores = jnp.stack([jnp.full_like(x, 0.5), x], axis=-1)
+    for line, name, loss in lines(
+        categorical=lambda x: jl.categorical_hinge_loss(x, jnp.array([1, 0])),
+        multiclass=lambda x: jl.multiclass_hinge_loss(x, 0),
+    ):
+        axes.plot(x, loss(scores), **line, label=name)
+    axes.axvline(0.5, color=GREY, lw=0.8)
+    axes.set(xlabel="score of the wrong class", ylabel="hinge loss")
+    axes.text(0.6, 0, "the label's score")
+    axes.legend()
+
+
+def sparse(figure):
+    """The probabilities of three classes under sparsemax, over the first score."""
+    x = jnp.linspace(-2, 2, 121)
+    scores = jnp.stack([x, jnp.full_like(x, 0.4), jnp.zeros_like(x)], axis=-1)
+    slope = jax.vmap(jax.grad(jl.multiclass_sparsemax_loss), (0, None))(scores, 0)
+    sparsemax, softmax = slope + jnp.eye(3)[0], jax.nn.softmax(scores)
+    axes = figure.subplots()
+    for i, line in enumerate(LINES[:3]):
+        axes.plot(x, softmax[:, i], color=line["color"], lw=0.7)
+        axes.plot(x, sparsemax[:, i], **line, label=f"class {i}")
+    axes.set(xlabel="score of class 0", ylabel="probability", title="thin: softmax")
+    figure.legend(loc="outside lower center", ncols=3)
+
+
 def weighted_scores(figure):
     """The circle loss of an example, over its scores with one of each other kind."""
 
@@ -1115,9 +1216,10 @@ BINARY = {
         "target −1 gives the mirror image.",
     ),
     "perceptron_loss": Card(
-        scores(jl.perceptron_loss),
-        "For target +1 a straight line falls to 0 at a score of 0 and stays there; "
-        "target −1 gives the mirror image.",
+        separated,
+        "Dots and squares in the plane, and two lines between them. The line of the "
+        "perceptron loss touches the nearest square, as the right side is enough; "
+        "the line of the hinge loss keeps a distance from both kinds.",
     ),
     "sigmoid_binary_cross_entropy": Card(
         curves(
@@ -1156,17 +1258,20 @@ BINARY = {
         "−1 and 1, then 0; the derivative is a ramp from −1 to 0.",
     ),
     "squared_hinge_loss": Card(
-        scores(jl.squared_hinge_loss, ylim=(0, 12)),
-        "For target +1 half a parabola falls to 0 at a score of 1 and stays there; "
-        "target −1 gives the mirror image.",
+        best_scores,
+        "The score of the least expected loss over the probability of target 1: a "
+        "straight line from −1 to 1 for the squared hinge, and a step from −1 to 1 at "
+        "a probability of 0.5 for the hinge.",
     ),
 }
 
 MULTICLASS = {
     "categorical_hinge_loss": Card(
-        dense(jl.categorical_hinge_loss, jnp.array([1.0, 0.0, 0.0])),
-        "Straight level lines with a corner: the loss falls towards a larger score of "
-        "class 0, the label, and is 0 once that score leads by 1.",
+        against_zero,
+        "The loss over the score of the wrong class of two, beside a score of 0.5 for "
+        "the label. The multiclass hinge loss is 0 up to −0.5; the categorical one "
+        "stays at 0.5 up to 0, as if a wrong class had a score of 0. From 0 on the "
+        "two agree.",
     ),
     "generalized_cross_entropy": Card(
         label(jl.generalized_cross_entropy),
@@ -1194,10 +1299,10 @@ MULTICLASS = {
         "perceptron loss.",
     ),
     "multi_margin_loss": Card(
-        label(jl.multi_margin_loss),
-        "Level lines of straight pieces: each wrong class whose score is less than 1 "
-        "below that of class 0, the label, adds to the loss, which is 0 where the "
-        "label leads both by 1.",
+        too_close,
+        "Five scores as bars. Three wrong classes, which lead the label or lie less "
+        "than the margin of 1 below it, are pulled down with equal arrows; an arrow "
+        "three times as long pulls the label up; the class far below is left alone.",
     ),
     "multiclass_hinge_loss": Card(
         label(jl.multiclass_hinge_loss),
@@ -1205,14 +1310,17 @@ MULTICLASS = {
         "class 0, the label, and is 0 once that score leads by 1.",
     ),
     "multiclass_perceptron_loss": Card(
-        label(jl.multiclass_perceptron_loss),
-        "Straight level lines with a corner: the loss falls towards a larger score of "
-        "class 0, the label, and is 0 as soon as that score leads.",
+        envelope,
+        "The scores of three classes over an input, as straight lines. The shaded "
+        "loss lies between the line of the label, class 1, and the highest line; "
+        "where the label's line is the highest, there is no loss.",
     ),
     "multiclass_sparsemax_loss": Card(
-        label(jl.multiclass_sparsemax_loss),
-        "Like the cross entropy, with level lines of straight and round pieces; the "
-        "loss reaches 0 where class 0, the label, leads by 1.",
+        sparse,
+        "The probabilities of three classes over the score of class 0. Those of "
+        "sparsemax are straight pieces: class 0 has exactly 0 on the left and 1 on "
+        "the right, where both other classes have 0. Thin curves of softmax come near "
+        "0 but never reach it.",
     ),
     "multilabel_margin_loss": Card(
         surface(
