@@ -349,22 +349,6 @@ def shade(axes, values, **options):
     axes.imshow(image, interpolation="none", **options)
 
 
-def softmax_of_both(loss):
-    """The loss of one region, from its own logit against that of a background of 0."""
-
-    def of_logits(logits, true):
-        both = jnp.stack([jnp.zeros_like(logits), logits], axis=-1)
-        return loss(both[None], jnp.stack([1 - true, true], axis=-1)[None]).sum()
-
-    return mask(of_logits)
-
-
-def lovasz_of_both(logits, true):
-    """The Lovász-softmax loss of a region against a background with logits of 0."""
-    both = jnp.stack([jnp.zeros_like(logits), logits], axis=-1)
-    return jl.lovasz_softmax_loss(both[None], true[None].astype(int)).sum()
-
-
 def spelling(rows, names, of):
     """Frames that say c, a, t, in time: how probable a frame is to stand in a row."""
     time = jnp.arange(24.0)[:, None]
@@ -605,10 +589,6 @@ def sum_of_differences(a, b):
     return jnp.sum(jnp.abs(a - b), axis=-1)
 
 
-def costly_misses(predictions, targets):
-    return jl.tversky_loss(predictions, targets, alpha=0.1, beta=0.9)
-
-
 # Single pictures.
 
 
@@ -711,6 +691,115 @@ def sparse(figure):
         axes.plot(x, sparsemax[:, i], **line, label=f"class {i}")
     axes.set(xlabel="score of class 0", ylabel="probability", title="thin: softmax")
     figure.legend(loc="outside lower center", ncols=3)
+
+
+def disc(radius, x=0.0, size=32):
+    """The pixels of a disc whose center is `x` pixels to the right of the middle."""
+    row, column = jnp.mgrid[:size, :size] - (size - 1) / 2
+    return (jnp.hypot(row, column - x) < radius).astype(float)
+
+
+def of_region(loss, predicted, true, **options):
+    """A loss of the probabilities of one region per example, without smoothing."""
+    predicted, true = (x[..., None] for x in jnp.broadcast_arrays(predicted, true))
+    return loss(predicted, true, smooth=0.0, apply_softmax=False, **options)
+
+
+def shifted_discs(figure):
+    """The Dice loss of discs of three sizes, over how far they are out of place."""
+    axes, shifts = figure.subplots(), np.arange(17)
+    for line, radius in zip(LINES, (2, 4, 8), strict=False):
+        moved = jnp.stack([disc(radius, x, 64) for x in shifts])
+        loss = of_region(jl.dice_loss, moved, moved[0])
+        axes.plot(shifts, loss, "o", ms=3, **line, label=f"radius {radius}")
+    axes.set(xlabel="shift of a disc, pixels", ylabel="loss")
+    axes.legend()
+
+
+def intersection(figure):
+    """Two discs that share some pixels, and the losses at every overlap."""
+    left, right = figure.subplots(1, 2)
+    one, other = disc(9, -5), disc(9, 5)
+    shade(left, 0.3 * (one + other) + 0.3 * one * other)
+    left.set(xticks=[], yticks=[], title="two regions")
+    left.spines[:].set_visible(True)
+    met = jnp.linspace(0, 1, 51)
+    predicted, true = jnp.stack([met, 1 - met], axis=-1), jnp.array([1.0, 0.0])
+    for line, name, loss in lines(Jaccard=jl.jaccard_loss, Dice=jl.dice_loss):
+        right.plot(met, of_region(loss, predicted, true), **line, label=name)
+    right.set(title="loss", xlabel="share in both")
+    figure.legend(loc="outside lower center", ncols=2)
+
+
+def uncertain(figure):
+    """Equally likely discs, and the prediction of least loss under three costs."""
+    radii, axes = np.arange(3, 15), figure.subplots()
+    discs, angles = jnp.stack([*map(disc, radii)]), jnp.linspace(0, 2 * jnp.pi, 90)
+    shade(axes, 0.7 * discs.mean(0))
+    for line, alpha in zip(LINES, (0.1, 0.5, 0.9), strict=False):
+        costs = {"alpha": alpha, "beta": 1 - alpha}
+        losses = [of_region(jl.tversky_loss, x, discs, **costs).sum() for x in discs]
+        best = 15.5 + radii[np.argmin(losses)] * on_circle(angles)
+        axes.plot(*best.T, **line, label=f"alpha {alpha}, beta {1 - alpha:.1f}")
+    axes.set(xticks=[], yticks=[])
+    axes.spines[:].set_visible(True)
+    figure.legend(loc="outside right center", title="best disc for")
+
+
+def focus(figure):
+    """How strongly ever worse regions are pulled, against the Tversky loss."""
+    shares, place = jnp.array([0.9, 0.6, 0.3]), np.arange(3)
+
+    def slopes(gamma):
+        def loss(shares):
+            certain = jnp.ones((3, 1))
+            focal = jl.focal_tversky_loss
+            return of_region(focal, shares[:, None], certain, gamma=gamma).sum()
+
+        return jax.grad(loss)(shares)
+
+    axes = figure.subplots()
+    for shift, gamma, color in ((-0.2, 0.75, BLUE), (0.2, 2.0, ORANGE)):
+        heights = slopes(gamma) / slopes(1.0)
+        axes.bar(place + shift, heights, 0.36, color=color, label=f"gamma {gamma:g}")
+    axes.axhline(1, color=INK, lw=0.8)
+    axes.set_xticks(place, [f"{share:.0%}" for share in shares.tolist()])
+    axes.set(xlabel="probability in the region", ylabel="pull, Tversky = 1")
+    axes.legend()
+
+
+def errors_of_two(figure):
+    """The Lovász-softmax loss of three pixels, over the errors of two of them."""
+
+    def loss(errors):
+        inside, outside = errors[..., 0], errors[..., 1]
+        region = jnp.stack([1 - inside, outside, jnp.ones_like(inside)], axis=-1)
+        logits = jnp.log(jnp.stack([1 - region, region], axis=-1))
+        labels, one_class = jnp.array([1, 0, 1]), {"classes": (1,)}
+        each = jl.lovasz_softmax_loss(logits.reshape(-1, 3, 2), labels, **one_class)
+        return each.reshape(inside.shape)
+
+    axes = figure.subplots()
+    landscape(axes, loss, 0.4999, middle=0.5)
+    axes.plot([0, 1], [0, 1], color=ORANGE, lw=0.8)
+    axes.set(xlabel="error inside the region", ylabel="error outside it")
+    axes.set(xlim=(0, 1), ylim=(0, 1))
+
+
+def rare_classes(figure):
+    """How strongly two losses pull each pixel of an undecided image to its class."""
+    labels = jnp.zeros((24, 24), int).at[3:13, 3:13].set(1).at[16:19, 16:19].set(2)
+    targets = jax.nn.one_hot(labels, 3)[None]
+    panels = figure.subplots(1, 2)
+    losses = jl.dice_loss, jl.multiclass_generalized_dice_loss
+    titles = "Dice", "generalized Dice"
+    for axes, title, loss in zip(panels, titles, losses, strict=True):
+        way = -jax.grad(lambda x, loss=loss: loss(x, targets).sum())(0 * targets)
+        pull = (way * targets).sum(-1)[0]
+        shade(axes, pull / pull.max())
+        axes.contour(labels, [0.5], colors=[INK], linewidths=1)
+        axes.set(title=title, xticks=[], yticks=[])
+        axes.spines[:].set_visible(True)
 
 
 def weighted_scores(figure):
@@ -1660,38 +1749,60 @@ SEQUENCE = {
     ),
 }
 
-OVERLAP = (
-    "The loss of discs in the right place is least at the true radius. A disc that is "
-    "too far right is pulled up inside the true outline and down outside it, most "
-    "where the prediction is undecided."
-)
-MISSES = (
-    "With a beta of 0.9 discs that are too large cost less than those too small. A "
-    "disc that is too far right is pulled up inside the true outline much more than it "
-    "is pulled down outside it."
-)
-RANKS = (
-    "The loss of discs in the right place is least at the true radius. A disc that is "
-    "too far right is pulled up inside the true outline and down outside it, where it "
-    "is wrong, more strongly the larger the error is among all errors."
-)
 SEGMENTATION = {
     "binary_dice_loss": Card(
         mask(lambda x, true: jl.binary_dice_loss(x[None], true[None]).sum()),
-        OVERLAP,
+        "The loss of discs in the right place is least at the true radius. A disc "
+        "that is too far right is pulled up inside the true outline and down outside "
+        "it, most where the prediction is undecided.",
     ),
-    "dice_loss": Card(softmax_of_both(jl.dice_loss), OVERLAP),
-    "focal_tversky_loss": Card(softmax_of_both(jl.focal_tversky_loss), OVERLAP),
-    "jaccard_loss": Card(softmax_of_both(jl.jaccard_loss), OVERLAP),
+    "dice_loss": Card(
+        shifted_discs,
+        "The loss of three discs over how many pixels they are out of place: it rises "
+        "to 1, at a shift of the diameter, and therefore the faster the smaller the "
+        "disc. A shift of 2 pixels costs a disc of radius 2 several times as much as "
+        "one of radius 8.",
+    ),
+    "focal_tversky_loss": Card(
+        focus,
+        "How strongly three regions are pulled, as bars, with the Tversky loss as 1. "
+        "With a gamma of 0.75 the region that is right to 90% is pulled more and the "
+        "one right to 30% less; a gamma of 2 nearly stops the pull on the first.",
+    ),
+    "jaccard_loss": Card(
+        intersection,
+        "Left, two discs of equal size, of a stronger blue where they overlap. Right, "
+        "two losses over the share of each that lies in both: Dice is a straight line "
+        "from 1 to 0, and Jaccard a curve above it with the same ends.",
+    ),
     "lovasz_hinge_loss": Card(
         mask(lambda x, true: jl.lovasz_hinge_loss(x[None], true[None]).sum()),
-        RANKS,
+        "The loss of discs in the right place is least at the true radius. A disc "
+        "that is too far right is pulled up inside the true outline and down outside "
+        "it, where it is wrong, more strongly the larger the error is among all "
+        "errors.",
     ),
-    "lovasz_softmax_loss": Card(mask(lovasz_of_both), RANKS),
+    "lovasz_softmax_loss": Card(
+        errors_of_two,
+        "The loss over the errors of two pixels, one inside the region and one "
+        "outside: straight level lines with a corner on the diagonal, where the two "
+        "errors change ranks. Below it, where the error inside is larger, the arrows "
+        "point more to the left.",
+    ),
     "multiclass_generalized_dice_loss": Card(
-        softmax_of_both(jl.multiclass_generalized_dice_loss), OVERLAP
+        rare_classes,
+        "An image of three classes, background, a large square and a small one: the "
+        "stronger the blue, the more a pixel is pulled to its class. The Dice loss "
+        "pulls the small square most, and the others too; the generalized one pulls "
+        "almost nothing but the small square.",
     ),
-    "tversky_loss": Card(softmax_of_both(costly_misses), MISSES),
+    "tversky_loss": Card(
+        uncertain,
+        "A region with an uncertain outline, of a stronger blue where a pixel is more "
+        "likely to belong to it, and three circles around its middle, the predictions "
+        "of least loss: the largest if false negatives cost most, with a beta of 0.9, "
+        "and the smallest if false positives cost most, with an alpha of 0.9.",
+    ),
 }
 
 FAR = [0.3, 0.2, 2.0, 2.6]
