@@ -482,29 +482,6 @@ def last_layer(classes):
     return (8192, 256), (256, classes)
 
 
-def two_layers(classes):
-    """The same for a student and its teacher."""
-    return last_layer(classes) * 2
-
-
-def joint_network(classes):
-    """The shapes of encodings, predictions and kernel of 8 x 100 x 41 joint states."""
-    return (8, 100, 128), (8, 41, 128), (128, classes)
-
-
-def sum_of_joint_states(encodings, predictions, kernel, labels):
-    padding = jnp.zeros((8, 100)), jnp.zeros((8, 40))
-    return jl.linear_transducer_loss(
-        encodings, predictions, kernel, labels, *padding, reduction="sum"
-    )
-
-
-def sum_of_joint_logits(encodings, predictions, kernel, labels):
-    logits = jnp.tanh(encodings[:, :, None] + predictions[:, None]) @ kernel
-    padding = jnp.zeros((8, 100)), jnp.zeros((8, 40))
-    return jl.transducer_loss(logits, padding[0], labels, padding[1], reduction="sum")
-
-
 def mean_of_linear(hidden, kernel, labels):
     return jl.linear_cross_entropy(hidden, kernel, labels, reduction="mean")
 
@@ -513,16 +490,6 @@ def mean_in_full(hidden, kernel, labels):
     return jl.softmax_cross_entropy_with_integer_labels(
         hidden @ kernel, labels, reduction="mean"
     )
-
-
-def mean_of_two_layers(*arrays):
-    *layers, _ = arrays
-    return jl.linear_distillation_loss(*layers, reduction="mean")
-
-
-def mean_of_their_logits(hidden, kernel, teacher_hidden, teacher_kernel, _):
-    logits, teacher = hidden @ kernel, teacher_hidden @ teacher_kernel
-    return jl.distillation_loss(logits, teacher, reduction="mean")
 
 
 def of_clusters(draw):
@@ -800,6 +767,53 @@ def rare_classes(figure):
         axes.contour(labels, [0.5], colors=[INK], linewidths=1)
         axes.set(title=title, xticks=[], yticks=[])
         axes.spines[:].set_visible(True)
+
+
+def taught(figure):
+    """A teacher's distribution over 16 classes, and its student's in a descent."""
+    keys = jax.random.split(jax.random.key(4), 4)
+    teacher = jax.random.normal(keys[0], (6,)), jax.random.normal(keys[1], (6, 16))
+    student = jax.random.normal(keys[2], (3,)), jax.random.normal(keys[3], (3, 16)) / 4
+
+    def loss(student):
+        return jl.linear_distillation_loss(*student, *teacher)
+
+    way = descended(loss, student, 401, 1.0)
+    probabilities, axes = jax.nn.softmax(teacher[0] @ teacher[1]), figure.subplots()
+    order = jnp.argsort(-probabilities)
+    grey = {"color": GREY, "alpha": 0.5}
+    axes.bar(np.arange(16), probabilities[order], **grey, label="teacher")
+    for line, step in zip(LINES, (0, 5, 400), strict=False):
+        hidden, kernel = (part[step] for part in way)
+        heights = jax.nn.softmax(hidden @ kernel)[order]
+        axes.plot(heights, **line, label=step or "step 0")
+    axes.set(xlabel="class", ylabel="probability", xticks=[])
+    axes.set_title("student and teacher")
+    figure.legend(loc="outside lower center", ncols=4, columnspacing=0.8)
+
+
+def transcripts(figure):
+    """The losses of five words for the same frames, which say c, a and t in time."""
+    words, letters = ("cat", "at", "cap", "act", "tac"), " acpt"
+    labels = jnp.array([[letters.index(x) for x in word.ljust(3)] for word in words])
+    time = jnp.arange(24.0)[:, None]
+    spoken = 3 - ((time - jnp.array([11, 4, jnp.inf, 19])) / 0.6) ** 2
+    encodings = jnp.pad(spoken, [(0, 0), (1, 0)], constant_values=1.0)
+    losses = [
+        jl.linear_transducer_loss(
+            encodings,
+            jnp.pad(-9 * jax.nn.one_hot(row, 5), [(1, 0), (0, 0)]),  # no repetitions
+            4 * jnp.eye(5),
+            row,
+            jnp.zeros(24),
+            row == 0,
+        )
+        for row in labels
+    ]
+    axes = figure.subplots()
+    axes.barh(words, losses, color=[BLUE] + [GREY] * 4)
+    axes.set(xlabel="loss, nats", title="24 frames that say cat")
+    axes.invert_yaxis()
 
 
 def weighted_scores(figure):
@@ -1534,11 +1548,6 @@ DIVERGENCE = {
     ),
 }
 
-FLAT = (
-    "Temporary memory over the number of classes, from 8192 to 131,072: with full "
-    "logits it grows to gibibytes, and in chunks, as here, it stays far below."
-)
-
 DISTILLATION = {
     "distillation_loss": Card(
         of_kinds(jl.distillation_loss),
@@ -1547,7 +1556,10 @@ DISTILLATION = {
         "and Jensen-Shannon stays low on both.",
     ),
     "linear_distillation_loss": Card(
-        memory(mean_of_two_layers, mean_of_their_logits, two_layers, (8192,)), FLAT
+        taught,
+        "A teacher's probabilities of 16 classes as falling bars, and its student's "
+        "as lines: uneven before the descent, closer to the bars after 5 steps, and "
+        "on them after 400.",
     ),
     "linear_sparse_distillation_loss": Card(
         tails,
@@ -1739,7 +1751,10 @@ SEQUENCE = {
         "descends from the first blank through c, a and t to the last blank.",
     ),
     "linear_transducer_loss": Card(
-        memory(sum_of_joint_states, sum_of_joint_logits, joint_network, (8, 40)), FLAT
+        transcripts,
+        "The losses of five words for frames that say cat, as bars: least for cat, "
+        "more for at, which lacks a letter, still more for cap and act, and most for "
+        "tac, the reverse.",
     ),
     "transducer_loss": Card(
         lattice,
@@ -1849,7 +1864,9 @@ VOCABULARY = {
         "several times as many as the adaptive softmax.",
     ),
     "linear_cross_entropy": Card(
-        memory(mean_of_linear, mean_in_full, last_layer, (8192,)), FLAT
+        memory(mean_of_linear, mean_in_full, last_layer, (8192,)),
+        "Temporary memory over the number of classes, from 8192 to 131,072: with full "
+        "logits it grows to gibibytes, and in chunks, as here, it stays far below.",
     ),
     "linear_log_probs": Card(
         tokens,
