@@ -30,7 +30,7 @@ def draw(seed, apart=None, spread=1.0, batch=24, classes=6):
 
 
 def exact_softmax(row):
-    e = [mp.exp(mpf(float(x))) for x in row]
+    e = [mp.exp(x if isinstance(x, mpf) else mpf(float(x))) for x in row]
     return [x / sum(e) for x in e]
 
 
@@ -77,6 +77,50 @@ def test_every_divergence_keeps_its_digits(divergence, apart, spread):
             assert ulp(values[i], true, true, true) <= 12
             for c, slope in enumerate(slopes):
                 assert ulp(gradients[i, c], slope, slope, units[c]) <= 12
+
+
+@each_kind
+@pytest.mark.parametrize("apart", first([1e-5, None]))
+@pytest.mark.parametrize("temperature", [1.7, 0.3])
+def test_temperature_keeps_the_digits_of_near_equal_distributions(
+    divergence, apart, temperature
+):
+    """1.7 and 0.3 have no exact quotients: a rounded x/T would hide the difference."""
+    student, teacher = draw(3, apart, 5.0, batch=8)
+    hidden = np.eye(len(student), dtype=np.float32)
+    rule = {"divergence": divergence}
+
+    @jax.jit
+    def measured(student, temperature):
+        def dense(temperature):
+            return jl.distillation_loss(
+                student, teacher, temperature=temperature, **rule
+            )
+
+        def linear(temperature):
+            return jl.linear_distillation_loss(
+                hidden, student, hidden, teacher, temperature=temperature, **rule
+            )
+
+        line = (temperature,), (jnp.ones_like(temperature),)
+        return jax.jvp(dense, *line), jax.jvp(linear, *line)
+
+    def true(i, temperature):
+        p, q = (
+            exact_softmax([mpf(float(x)) / temperature for x in row[i]])
+            for row in (teacher, student)
+        )
+        return exact(p, q, divergence, mpf("0.5"))[0]
+
+    for values, slopes in measured(student, jnp.float32(temperature)):
+        with mp.workdps(60):
+            at = mpf(float(np.float32(temperature)))
+            for i in range(len(student)):
+                value = true(i, at)
+                step = at * mpf(10) ** -20
+                slope = (true(i, at + step) - true(i, at - step)) / (2 * step)
+                assert ulp(values[i], value, value, value) <= 12
+                assert ulp(slopes[i], slope, slope, max(abs(slope), value / at)) <= 24
 
 
 @pytest.mark.any_program

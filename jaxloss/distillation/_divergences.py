@@ -12,6 +12,7 @@ from jaxloss._core.arguments import checks
 from jaxloss._core.compilers import in_pieces, recomputed
 from jaxloss._core.devices import broadcast_batch, broadcast_to, sum_over_devices
 from jaxloss._core.numerics.divergence import (
+    difference_of_logs,
     expm1_near_0,
     jensen_shannon_rule,
     jensen_shannon_term,
@@ -56,15 +57,18 @@ def divergence_of_logits(
     teacher: jax.Array,
     beta: jax.Array | None,
     axis_name: str | None = None,
+    temperature: jax.Array | None = None,
 ) -> jax.Array:
     """The divergence [...] of logits [..., C] in the dtype to compute in.
 
-    `beta` [...] is for "jensen_shannon", and None for the others.
+    `beta` [...] is for "jensen_shannon", and None for the others. `temperature` [...]
+    divides the logits of both.
     """
     if beta is None:
         beta = one_per_example(jnp.zeros((), student.dtype), student)
+    numbers = (beta,) if temperature is None else (beta, temperature)
     return _of_logits(
-        student, teacher, beta, divergence=divergence, axis_name=axis_name
+        student, teacher, *numbers, divergence=divergence, axis_name=axis_name
     )
 
 
@@ -73,17 +77,27 @@ def divergence_of_logits(
 # by the student's logits x, and likewise by the teacher's. The slopes add up to 0: that
 # of a class with more than half of the probability, where the two terms nearly cancel,
 # is minus the sum of the others. A class without probability has a fixed logit.
+#
+# The logits x and y are divided by a temperature T after their maximum is taken off:
+# rounding x/T would cost near-equal ones their difference. With s and t the slopes by
+# x/T and y/T, z = log p - log q, and a and b the derivatives of f by log p and log q,
+#     dV/dx = s/T,     -T dV/dT = Σ (s log q + t log p) = Σ ((s + t) log p - s z),
+# where for near-equal distributions s and t nearly cancel, but f = a + b, so that
+#     s + t = f - p Σ a - q Σ b = f - p V + (p - q) Σ b
+# is of second order, as s z is.
 @pointwise
-def _of_logits(student, teacher, beta, *, divergence, axis_name):
+def _of_logits(student, teacher, *numbers, divergence, axis_name):
     of_rows, again = (
         functools.partial(_value_and_slopes, divergence, axis_name, again)
         for again in (False, True)
     )
-    arrays = student, teacher, beta
+    arrays = student, teacher, *numbers
     return in_pieces(of_rows, *arrays, axis_name=axis_name, otherwise=again)
 
 
-def _value_and_slopes(divergence, axis_name, again, student, teacher, beta):
+def _value_and_slopes(
+    divergence, axis_name, again, student, teacher, beta, temperature=None
+):
     """With `again`, each pass over the classes makes what it reads once more."""
 
     def total(x):
@@ -98,7 +112,8 @@ def _value_and_slopes(divergence, axis_name, again, student, teacher, beta):
 
     # The series costs less, but so little that XLA for GPU stores the terms of a sum.
     expm1 = accurate_expm1 if again else expm1_near_0
-    rows = [(gaps(x, -1, axis_name), x) for x in (teacher, student)]
+    scale = None if temperature is None else temperature[..., None]
+    rows = [(gaps(x, -1, axis_name, scale), x) for x in (teacher, student)]
 
     def distributions(times):
         made = [made_again(g, x, times) if again else g for g, x in rows]
@@ -135,7 +150,19 @@ def _value_and_slopes(divergence, axis_name, again, student, teacher, beta):
     # Of KL(a|b) the slopes by log b are b - a, which add up to 0 as they are.
     of_student = slope(by_q, q, divergence == "forward_kl")
     of_teacher = slope(by_p, p, divergence == "reverse_kl")
-    return value, (of_student, of_teacher, by_beta)
+    if temperature is None:
+        return value, (of_student, of_teacher, by_beta)
+    gap = difference_of_logs(p.log_p, q.log_p, p.lost - shift - q.lost)
+    both = f - p.p * value[..., None] + (p.p - q.p) * total(by_q)
+    apart = (
+        jnp.where(jnp.isneginf(of.log_p), 0, slope * of.log_p)
+        for slope, of in ((of_student, q), (of_teacher, p))
+    )
+    near = jnp.abs(gap) < 1
+    moved = jnp.where(near, both * p.log_p - of_student * gap, sum(apart))
+    by_temperature = -total(moved)[..., 0] / temperature
+    slopes = of_student / scale, of_teacher / scale
+    return value, (*slopes, by_beta, by_temperature)
 
 
 def divergence_terms(

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxloss._core.rule.dropped import guard
+from jaxloss._core.rule.varying import vary_as
 from jaxloss._core.sweeps.linear import Rule
 from jaxloss._core.sweeps.logits import guard_rows, logits
 from jaxloss._core.sweeps.reduction import (
@@ -16,7 +17,11 @@ from jaxloss._core.sweeps.reduction import (
     share_of_mean,
     weighted_losses,
 )
-from jaxloss.distillation._divergences import beta_array, divergence_of_logits
+from jaxloss.distillation._divergences import (
+    beta_array,
+    divergence_of_logits,
+    one_per_example,
+)
 from jaxloss.distillation._sparse import Teacher, sparse_divergence
 
 
@@ -40,10 +45,16 @@ class Fixed(NamedTuple):
 def of_two_layers(divergence, x, beta, shared, fixed, keep, axis_name):
     """The rule of `linear_distillation_loss`, of the outputs of both layers."""
     student, teacher = (
-        _logits(x, options, fixed) for x, options in zip(x, shared, strict=True)
+        _logits(x, options._replace(temperature=None), fixed)
+        for x, options in zip(x, shared, strict=True)
     )
-    beta = _guarded(beta, fixed)
-    return divergence_of_logits(divergence, student, teacher, beta, axis_name)
+    temperature = shared[0].temperature
+    if temperature is not None:
+        temperature = one_per_example(vary_as(temperature, student), student)
+    beta, temperature = _guarded((beta, temperature), fixed)
+    return divergence_of_logits(
+        divergence, student, teacher, beta, axis_name, temperature
+    )
 
 
 def of_known_classes(divergence, kind, x, known, shared, fixed, keep, axis_name):

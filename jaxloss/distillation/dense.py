@@ -12,7 +12,6 @@ from jaxloss._core.arguments.public import public
 from jaxloss._core.arguments.tail import Reduction
 from jaxloss._core.arguments.types import ArrayLike
 from jaxloss._core.devices import broadcast_to, check_split
-from jaxloss._core.softmax import divide_logits
 from jaxloss.distillation._divergences import (
     Divergence,
     beta_array,
@@ -122,14 +121,15 @@ def distillation_loss(
     if examples.classes is not None:
         teacher = jnp.where(examples.classes, teacher, -jnp.inf)
     (teacher,) = examples.tail.select(teacher, axes=examples.axes)
-    if not (isinstance(temperature, int | float) and temperature == 1):
-        number = checks.scalar("temperature", temperature, dtype)
-        shared = broadcast_to(examples.share(number, student), student)
-        student, teacher = (divide_logits(x, shared) for x in (student, teacher))
     student, teacher = (jnp.moveaxis(x, axis, -1) for x in (student, teacher))
-    share = None
+
+    def by_example(number):
+        return examples.tail.guard(one_per_example(number, student))
+
+    share = divisor = None
     if divergence == "jensen_shannon":
-        share = one_per_example(beta_array(beta, dtype), student)
-        share = examples.tail.guard(share)
-    loss = divergence_of_logits(divergence, student, teacher, share, axis_name)
+        share = by_example(beta_array(beta, dtype))
+    if not (isinstance(temperature, int | float) and temperature == 1):
+        divisor = by_example(checks.scalar("temperature", temperature, dtype))
+    loss = divergence_of_logits(divergence, student, teacher, share, axis_name, divisor)
     return examples.tail.reduce(loss)

@@ -168,16 +168,10 @@ def linear_distillation_loss(
     tail = checks.tail(where, weights, reduction, shape=batch, dtype=dtype)
     rows = tuple(mask_rows(x, tail) for x in (hidden, of_teacher))
     per_class = functools.partial(per_class_of, kernel, axis, dtype)
+    cap = teacher_logit_softcap
     layers = (
         logit_options(per_class, bias, logit_softcap, temperature, dtype),
-        logit_options(
-            per_class,
-            teacher_bias,
-            teacher_logit_softcap,
-            temperature,
-            dtype,
-            "teacher_",
-        ),
+        logit_options(per_class, teacher_bias, cap, 1, dtype, "teacher_"),
     )
     share = beta_by_row(divergence, beta, batch, dtype)
     operands = Operands(rows, (kernel, table), share, layers)

@@ -14,7 +14,11 @@ from jax.lax import bitcast_convert_type, logistic, stop_gradient
 
 from jaxloss._core.compilers import b_where_equal, recomputed, told_apart
 from jaxloss._core.devices import sum_over_devices
-from jaxloss._core.numerics.exact import two_difference, two_finite_difference
+from jaxloss._core.numerics.exact import (
+    remainder,
+    two_difference,
+    two_finite_difference,
+)
 from jaxloss._core.numerics.functions import LOG_2_PARTS, power_series
 from jaxloss._core.rule.analytic import pointwise
 from jaxloss._core.rule.known import known_as
@@ -44,6 +48,7 @@ class Gaps(NamedTuple):
     log_sum: jax.Array  # log Σ e^gap, one number a row
     whole: jax.Array  # Σ e^gap, one number a row; 1 where no class is possible
     alone: jax.Array  # 1 where one class alone has the maximum, else 0
+    temperature: jax.Array | None  # one number a row
     axis: Axes
     axis_name: str | None
 
@@ -53,8 +58,13 @@ class Gaps(NamedTuple):
         return sum_over_devices(total, self.axis_name)
 
 
-def gaps(x: jax.Array, axis: Axes, axis_name: str | None = None) -> Gaps:
-    """The gaps of logits in the dtype to compute in.
+def gaps(
+    x: jax.Array,
+    axis: Axes,
+    axis_name: str | None = None,
+    temperature: jax.Array | None = None,
+) -> Gaps:
+    """The gaps of logits in the dtype to compute in, divided by a temperature a row.
 
     A maximum that several share is a constant: the numbers do not depend on it.
     """
@@ -71,23 +81,35 @@ def gaps(x: jax.Array, axis: Axes, axis_name: str | None = None) -> Gaps:
     top = jnp.where(alone, total(jnp.where(first, x, 0)), level)
     top = known_as(level, top)
     one = alone.astype(x.dtype)
-    gap, lost, e = _below(x, level, top, first)
+    gap, lost, e = _below(x, level, top, first, temperature)
     rest = total(e)
     none = rest + one == 0  # no class is possible
     log_sum = jnp.log1p(jnp.where(none, 0, rest - (1 - one)))
     whole = jnp.where(none, 1, rest + one)
-    return Gaps(gap, lost, e, top, log_sum, whole, one, axis, axis_name)
+    return Gaps(gap, lost, e, top, log_sum, whole, one, temperature, axis, axis_name)
 
 
-def _below(x, level, top, first):
+def _below(x, level, top, first, temperature):
     """Gaps to the maximum, what rounding took from them, and their exponentials."""
     # An impossible class has a logit without a gradient.
     x = b_where_equal(jnp.where(jnp.isneginf(x), -jnp.inf, x), level)
     gap, lost = two_difference(x, top)
+    if temperature is not None:
+        gap, lost = _divided(gap, lost, temperature)
     # Else the cotangent of the largest logit would be that of its gap less the sum of
     # all, in which rounding hides the others.
     gap = jnp.where(first, 0, gap)
     return gap, lost, jnp.where(first, 0, jnp.exp(gap) * (1 + lost))
+
+
+def _divided(gap, lost, temperature):
+    """(gap + lost)/temperature as a quotient, and what rounding took from it."""
+    finite = jnp.where(jnp.isneginf(gap), 0, gap)
+    ratio = finite / temperature
+    a, b, q = stop_gradient((finite, temperature, ratio))
+    rest = (remainder(a, b, q) + lost) / b
+    ratio = jnp.where(jnp.isneginf(gap), -jnp.inf, ratio)
+    return ratio, jnp.where(jnp.isfinite(rest) & jnp.isfinite(q), rest, 0)
 
 
 def made_again(g: Gaps, x: jax.Array, times: int = 1) -> Gaps:
@@ -100,8 +122,16 @@ def made_again(g: Gaps, x: jax.Array, times: int = 1) -> Gaps:
         top, log_sum, whole, alone = numbers
         g = g._replace(top=top, log_sum=log_sum, whole=whole, alone=alone)
     top, log_sum, whole, alone = map(recomputed, (g.top, g.log_sum, g.whole, g.alone))
-    gap, lost, e = _below(x, top, top, (x == top) & (alone == 1))
-    return Gaps(gap, lost, e, top, log_sum, whole, alone, g.axis, g.axis_name)
+    gap, lost, e = _below(x, top, top, (x == top) & (alone == 1), g.temperature)
+    return g._replace(
+        gap=gap,
+        lost=lost,
+        exponentials=e,
+        top=top,
+        log_sum=log_sum,
+        whole=whole,
+        alone=alone,
+    )
 
 
 def log_softmax(
