@@ -310,3 +310,34 @@ def test_logarithms_of_means_do_not_leave_the_range():
         np.testing.assert_allclose(value[i], true, rtol=2e-6)
         true = float((m - k) / (1 + mpf(float(np.float32(a))) * m))
         np.testing.assert_allclose(slope[i], true, rtol=2e-6, atol=1e-30)
+
+
+def test_counts_below_1_keep_their_digits():
+    """Real counts, as averages are: the constant is far below what it is made of."""
+    rng = np.random.default_rng(1)
+    rows = [
+        (1e-6, 1e-8, 1e6),
+        (1e-8, 1e-10, 1e8),
+        (9.6e-5, 1e-4, 100),
+        (2e-9, 2e-12, 0),
+    ]
+    for _ in range(300):
+        mean, dispersion, count = 10 ** rng.uniform((-9, -9, -12), (3, 9, 0))
+        rows.append((mean, count, dispersion))
+    rows = np.float32(rows)
+    found = jax.jit(jl.negative_binomial_nll_loss)(*rows.T)
+    with mp.workdps(60):
+        for row, value in zip(rows, found, strict=True):
+            true = negative_binomial(*(mpf(float(x)) for x in row))
+            assert ulp.ulp(value, true, true, true) <= 6
+
+
+@pytest.mark.parametrize("mean", [1e38, 3e38])
+def test_counts_with_literals_at_the_end_of_the_range(mean):
+    def loss(*inputs):
+        return jax.value_and_grad(jl.negative_binomial_nll_loss, (0, 1))(*inputs)
+
+    mean = jnp.float32(mean)
+    literal = jax.jit(lambda mean: loss(mean, 5.0, 0.5))(mean)
+    traced = jax.jit(loss)(mean, jnp.float32(5), jnp.float32(0.5))
+    np.testing.assert_allclose(jax.tree.leaves(literal), jax.tree.leaves(traced), 1e-6)

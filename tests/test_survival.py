@@ -219,3 +219,22 @@ def test_lifelines_agrees():
         fitted, times, events, strata=strata, weights=w, reduction="sum"
     )
     np.testing.assert_allclose(found, -fitter.log_likelihood_, rtol=1e-5)
+
+
+@pytest.mark.parametrize("reduction", ["none", "sum", "mean"])
+def test_an_event_that_is_neither_0_nor_1_makes_the_loss_nan(reduction):
+    x, times = jnp.arange(4.0), jnp.arange(4)
+    for events in ([2, 0, 0, 0], [0, -1, 0, 0], [1, 0, np.nan, 1]):
+        loss = jl.cox_partial_likelihood_loss(x, times, events, reduction=reduction)
+        assert np.isnan(loss).any()
+
+
+def test_integers_of_64_bits_are_compared_as_they_are():
+    """Milliseconds since 1970 fit neither int32 nor the digits of float32."""
+    x, times, events, strata, _ = sample()
+    loss = jl.cox_partial_likelihood_loss(x, times, events, strata=strata)
+    wide = 1_600_000_000_000 + times.astype(np.int64), 2**40 * strata.astype(np.int64)
+    for kind in (np.asarray, np.ndarray.tolist):
+        late, groups = map(kind, wide)
+        found = jl.cox_partial_likelihood_loss(x, late, events, strata=groups)
+        assert found == loss

@@ -11,7 +11,7 @@ from jaxloss._core.rule.analytic import pointwise
 # log Γ(z) = (z - 1/2) log z - z + log(2π)/2 + S(z), with S(z) = 1/(12 z) - ...
 # = Σ_k B_2k/(2k (2k - 1) z^(2k-1)). In float32 from z = 5 on, in float64 from z = 9 on,
 # the terms below are all that rounding leaves of it.
-_SERIES = (
+STIRLING = (
     1 / 12,
     -1 / 360,
     1 / 1260,
@@ -28,6 +28,11 @@ _FROM = {jnp.dtype("float32"): (5, 5), jnp.dtype("float64"): (9, 10)}
 _STEP = {jnp.dtype("float32"): 8, jnp.dtype("float64"): 17}
 
 
+def stirling_range(dtype):
+    """From which z on the series is exact, and with how many terms."""
+    return _FROM[jnp.dtype(dtype)]
+
+
 def remainder_of_inverse(a: jax.Array) -> jax.Array:
     """S(1/a) for a >= 0, absolutely to rounding; 0 at 0, and smooth there.
 
@@ -35,12 +40,12 @@ def remainder_of_inverse(a: jax.Array) -> jax.Array:
     where the series is exact; no term is below 0. JAX's own differentiation of the code
     is as exact as the code: no term is a difference of much larger ones.
     """
-    start, terms = _FROM[a.dtype]
+    start, terms = stirling_range(a.dtype)
     near = a * start <= 1
     z = reciprocal(jnp.where(near, 1, a))
     last = jnp.where(z < 1, z + (start + 1), z + start)
     inverse = jnp.where(near, a, 1 / last)
-    total = inverse * power_series(_SERIES[:terms], inverse * inverse)
+    total = inverse * power_series(STIRLING[:terms], inverse * inverse)
     small = z < 1
     # Along an axis of its own, since XLA would take long to compile so many terms.
     shift = jnp.arange(start, dtype=a.dtype).reshape((1,) * a.ndim + (start,))

@@ -6,13 +6,47 @@ import jax
 import jax.numpy as jnp
 
 from jaxloss._core.rule.analytic import pointwise
-from jaxloss.forecast._gamma import remainder_of_inverse
+from jaxloss.forecast._gamma import STIRLING, remainder_of_inverse, stirling_range
 
 
 def spread(k, a):
     """C = log(1 + a k)/2 + S(r) - S(k + r) for r = 1/a; 0 at k = 0 and at a = 0."""
     half = 0.5 * log1p_product(a, k)
     return half + (remainder_of_inverse(a) - remainder_of_inverse(_shrunk(k, a)))
+
+
+# For k < 1, C may be smaller than the rounding of S(r) and S(k + r). By n steps
+#     S(r) - S(k + r) = Σ_{j<n} (g(r + j) - g(k + r + j)) + S(r + n) - S(k + r + n),
+# with g(z) = (z + 1/2) log(1 + 1/z) - 1 and
+#     g(z) - g(z + k) = (z + 1/2) log(1 + k/(z (1 + z + k))) - k log(1 + 1/(z + k)).
+# With x = 1/(r + n) and y = 1/(k + r + n), the terms of Stirling's series have the
+# factor x - y = k x y, and what is left of x^i - y^i is the sum of all x^j y^(i-1-j).
+def spread_of_few(k, a):
+    """C for 0 <= k < 1, relatively to rounding, in a rule's value: no derivative."""
+    return 0.5 * log1p_product(a, k) + remainder_step(k, a)
+
+
+def remainder_step(k, a):
+    """S(r) - S(k + r) for 0 <= k < 1 and r = 1/a, relatively to rounding."""
+    start, terms = stirling_range(a.dtype)
+    near = a * start <= 1
+    z = 1 / jnp.where(near, 1, a)
+    x = jnp.where(near, a, 1 / (z + start))
+    y = x / (1 + k * x)
+    rest, sums, power = jnp.zeros_like(x), jnp.ones_like(x), jnp.ones_like(x)
+    for coefficient in STIRLING[:terms]:
+        rest += coefficient * sums
+        for _ in range(2):
+            power = power * y
+            sums = x * sums + power
+    # Along an axis of its own, since XLA would take long to compile so many terms.
+    each = jnp.expand_dims(k, -1)
+    shift = jnp.arange(start, dtype=a.dtype).reshape((1,) * a.ndim + (start,))
+    at = jnp.maximum(jnp.expand_dims(z, -1) + shift, float(jnp.finfo(a.dtype).tiny))
+    steps = (at + 0.5) * jnp.log1p(each / (at * (1 + at + each)))
+    steps -= each * jnp.log1p(1 / (at + each))
+    moved = jnp.where(near, 0, jnp.sum(steps, axis=-1))
+    return moved + (k * x) * (y * rest)
 
 
 @pointwise

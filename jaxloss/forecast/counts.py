@@ -26,7 +26,9 @@ from jaxloss.forecast._gamma import log1p_remainder, remainder_of_inverse
 from jaxloss.forecast._spread import (
     damped,
     log1p_product,
+    remainder_step,
     spread,
+    spread_of_few,
     spread_slopes,
 )
 
@@ -110,9 +112,7 @@ def negative_binomial_nll_loss(
     if inflated:
         named["zero_inflation_logits"] = zero_inflation_logits
     (m, k, a, *logits), tail = checks.elementwise(where, weights, reduction, **named)
-    checked = {"targets": k, "dispersions": a}
-    if not log_input:
-        checked["means"] = m
+    checked = {"targets": k, "dispersions": a} | ({} if log_input else {"means": m})
     valid = True
     for name, value in checked.items():
         holds = value >= 0
@@ -138,15 +138,16 @@ def negative_binomial_nll_loss(
 #     dD/dm = -w/m,     dD/dk = log(1 + u),     dD/da = -w² L(v).
 # For k < 1, and without log k!, the terms of the logarithms stand alone:
 #     m log(1 + a m)/(a m) - k (log m + log(1 + v)) + a k² L(a k) + C [+ log k!].
-def _value(m, k, a, *, log_input, full, inflated):
-    del inflated  # of the slopes alone
+def _value(m, k, a, *, log_input, full, **_):
     x = _Terms.of(m, k, a, log_input)
-    apart = x.apart(k, a) + jnp.where(k == 0, 0, spread(k, a))
+    few = spread_of_few(jnp.where(k < 1, k, 0), a)
+    constant = jnp.where(k < 1, few, spread(jnp.where(k < 1, 1, k), a))
+    apart = x.apart(k, a) + constant
     if not full:
         return apart
     apart += jnp.where(k == 0, 0, _log_factorial(jnp.where(k < 1, k, 0)))
     count = jnp.where(k < 1, 1, k)
-    together = _stirling(count) + (spread(k, a) + x.deviance(k, a))
+    together = _stirling(count) + (constant + x.deviance(k, a))
     return jnp.where(k < 1, apart, together)
 
 
@@ -214,9 +215,7 @@ def _stirling(k):
 
 def _log_factorial(k):
     """log k! for k in [0, 1)."""
-    constant = 0.5 * LOG_2_PI - 1
-    rest = remainder_of_inverse(1 / (k + 1)) + constant
-    return ((k + 0.5) * jnp.log1p(k) - k) + rest
+    return ((k + 0.5) * jnp.log1p(k) - k) - remainder_step(k, jnp.ones_like(k))
 
 
 def _is_near(u):
@@ -286,9 +285,10 @@ class _Terms:
         log1p_v = jnp.where(fits, jnp.log(quotient), log_v)
         near = jnp.abs(v) < 0.5
         log1p_v = jnp.where(near, jnp.log1p(jnp.where(near, v, 0)), log1p_v)
-        over = jnp.isinf(error) | jnp.isinf(a * k)
-        u = error / jnp.where(over, 1, 1 + a * k)
-        u = jnp.where(over, gap / some * every / (1 / some + a), u)
+        over = jnp.isinf(error) | (a * k > 2.0**120)
+        # Products: XLA makes (k - m)/m/c a division by m c, which may overflow.
+        u = error * (1 / jnp.where(over, 1, 1 + a * k))
+        u = jnp.where(over, gap / some * every * (1 / (1 / some + a)), u)
         u = stop_gradient(u)
         # 1 + u = k (1/m + a)/(1 + a k), or by logarithms where that leaves the range.
         near = _is_near(u)

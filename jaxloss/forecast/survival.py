@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.lax import stop_gradient
 
 from jaxloss._core.arguments import checks
@@ -51,7 +52,8 @@ def cox_partial_likelihood_loss(
         log_hazards: Floating, `[N]`: one predicted log-hazard per subject, up to a
             common constant.
         times: Real or integer, `[N]`: the time of the event or of the censoring. A
-            subject censored at the time of an event is at risk.
+            subject censored at the time of an event is at risk. Real times are compared
+            in JAX's precision: without x64, those that agree in float32 are ties.
         events: Boolean or 0 and 1, `[N]`: whether the event was seen. Any other value
             gives NaN, and raises under `checkify`.
         ties: "efron" or "breslow": how events at the same time are counted.
@@ -100,10 +102,11 @@ def cox_partial_likelihood_loss(
     (x,) = checks.real_arrays(log_hazards=log_hazards)
     if x.ndim != 1:
         raise ValueError(f"`log_hazards` must have shape [N], got shape {x.shape}.")
-    times, events = checks.to_array("times", times), checks.to_array("events", events)
+    times = checks.to_array("times", _ranks(times))
+    events = checks.to_array("events", events)
     named: dict[str, jax.Array] = {"times": times, "events": events}
     if strata is not None:
-        named["strata"] = checks.integer_array("strata", strata)
+        named["strata"] = checks.integer_array("strata", _ranks(strata))
     for name, value in named.items():
         checks.check_broadcast(name, value.shape, "log_hazards", x.shape)
     tail = checks.tail(where, weights, reduction, shape=x.shape, dtype=x.dtype)
@@ -121,7 +124,20 @@ def cox_partial_likelihood_loss(
     x = jnp.where(counted, x, 0)
     loss = _terms(x, keys, event == 1, counted, jnp.where(counted, w, 0), ties)
     loss = jnp.where(counted & ~known, jnp.nan, loss)
-    return tail.reduce(loss, (event == 1).astype(x.dtype))
+    # An event that is neither 0 nor 1 counts, so that the mean is NaN as well.
+    return tail.reduce(loss, (event != 0).astype(x.dtype))
+
+
+def _ranks(values):
+    """The ranks of NumPy integers that do not fit JAX's, else the values themselves.
+
+    Times and strata are only compared.
+    """
+    if isinstance(values, list | tuple):
+        values = np.asarray(values)
+    if not isinstance(values, np.ndarray) or checks.fits_integer(values):
+        return values
+    return np.unique(values, return_inverse=True)[1].reshape(values.shape)
 
 
 # In the order of strata and times, with events before the censored of the same time,

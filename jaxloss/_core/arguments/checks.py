@@ -57,9 +57,16 @@ def real_arrays(**arguments: ArrayLike) -> tuple[jax.Array, ...]:
 
 
 def to_array(name: str, value: ArrayLike) -> jax.Array:
-    """Converts a real or boolean argument to an array."""
+    """Converts a real or boolean argument to an array.
+
+    Integers that do not fit JAX's count as floating: NumPy's would wrap around.
+    """
+    if isinstance(value, np.ndarray | np.generic) and not fits_integer(value):
+        value = value.astype(float)
     try:
         array = jnp.asarray(value)
+    except OverflowError:  # of Python's integers
+        array = jnp.asarray(value, dtype=float)
     except (TypeError, ValueError) as error:
         raise TypeError(
             f"`{name}` must be an array of numbers, got {type(value).__name__}."

@@ -122,6 +122,8 @@ class _Signature:
                 if name in self.static:
                     options.append((name, value))
                     continue
+                if isinstance(value, int) and abs(value) >= 2**31:
+                    return None  # JAX may not hold it
             else:
                 value = _to_numpy(value, floating=name == self.names[0])
                 if value is None:
