@@ -286,9 +286,9 @@ class _Terms:
         near = jnp.abs(v) < 0.5
         log1p_v = jnp.where(near, jnp.log1p(jnp.where(near, v, 0)), log1p_v)
         over = jnp.isinf(error) | (a * k > 2.0**120)
-        # Products: XLA makes (k - m)/m/c a division by m c, which may overflow.
+        # A product: XLA makes (k - m)/m/c a division by m c, which may overflow.
         u = error * (1 / jnp.where(over, 1, 1 + a * k))
-        u = jnp.where(over, gap / some * every * (1 / (1 / some + a)), u)
+        u = jnp.where(over, gap / some * every / (1 / some + a), u)
         u = stop_gradient(u)
         # 1 + u = k (1/m + a)/(1 + a k), or by logarithms where that leaves the range.
         near = _is_near(u)
