@@ -57,6 +57,11 @@ F16, F32, I32 = jnp.float16, jnp.float32, jnp.int32
             "factors as `weights`.",
         ),
         (
+            lambda: checks.unweighted_mask(jnp.ones(2)),
+            TypeError,
+            "`where` must be boolean, got float32; write `where != 0`.",
+        ),
+        (
             lambda: checks.tail(
                 jnp.ones((2, 1), bool), None, "mean", shape=(2,), dtype=F32
             ),

@@ -60,6 +60,31 @@ MISTAKES = {
         "`hidden`, got shape (7, 2); for an embedding table [C, D] pass "
         "`class_axis=0`.",
     ),
+    "real numbers of the experts": (
+        lambda: jl.router_balance_loss(X, jnp.zeros(4)),
+        TypeError,
+        "`expert_ids` must be integer expert indices, got float32.",
+    ),
+    "a mask of integers for a function without weights": (
+        lambda: jl.router_balance_loss(X, LABELS, where=LABELS),
+        TypeError,
+        "`where` must be boolean, got int32; write `where != 0`.",
+    ),
+    "real numbers of the answers": (
+        lambda: jl.sequence_log_probs(X, segment_ids=X, num_segments=1),
+        TypeError,
+        "`segment_ids` must be integer sequence indices, got float32.",
+    ),
+    "real numbers of the teacher's classes": (
+        lambda: jl.sparse_distillation_loss(X, X, X),
+        TypeError,
+        "`teacher_ids` must be integer class indices, got float32.",
+    ),
+    "a cap of the logits that caps none": (
+        lambda: jl.linear_log_probs(X, jnp.eye(3), LABELS, logit_softcap=jnp.inf),
+        ValueError,
+        "`logit_softcap` must be in (0, inf), got inf.",
+    ),
     "no feature": (
         lambda: jl.linear_cross_entropy(jnp.zeros((4, 0)), jnp.zeros((0, 7)), LABELS),
         ValueError,

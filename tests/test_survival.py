@@ -194,7 +194,7 @@ def test_events_at_one_time_have_their_mean():
         (
             lambda x: jl.cox_partial_likelihood_loss(x, x, x, strata=x),
             TypeError,
-            "`strata` must be integer class indices, got float32.",
+            "`strata` must be integer stratum indices, got float32.",
         ),
     ],
 )

@@ -74,7 +74,7 @@ def segments(
     checks.check_integer("num_segments", num_segments)
     if num_segments < 1:
         raise ValueError(f"`num_segments` must be at least 1, got {num_segments}.")
-    ids = checks.integer_array("segment_ids", segment_ids)
+    ids = checks.integer_array("segment_ids", segment_ids, kind="sequence")
     if jnp.issubdtype(ids.dtype, jnp.unsignedinteger) and ids.dtype.itemsize >= 4:
         ids = jnp.minimum(ids, jnp.asarray(2**31 - 1, ids.dtype))
     if ids.dtype != jnp.int64:  # int8 may not hold the number of sequences

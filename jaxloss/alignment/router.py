@@ -83,7 +83,7 @@ def router_balance_loss(
     ids, per_token = _expert_ids(expert_ids, logits)
     keep = None
     if where is not None:
-        keep = checks.to_mask("where", where)
+        keep = checks.to_mask("where", where, weighted=False)
         checks.check_broadcast("where", keep.shape, "the tokens", batch)
         keep = jnp.broadcast_to(keep, batch)
         logits = jnp.where(keep[..., None], logits, 0)
@@ -110,7 +110,7 @@ def router_balance_loss(
 
 def _expert_ids(expert_ids, logits):
     """The ids with an axis for each token's experts, and how many it has."""
-    ids = checks.integer_array("expert_ids", expert_ids)
+    ids = checks.integer_array("expert_ids", expert_ids, kind="expert")
     batch = logits.shape[:-1]
     if ids.shape == batch:
         ids = ids[..., None]

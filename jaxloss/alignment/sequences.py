@@ -73,7 +73,7 @@ def sequence_log_probs(
     of_answers = segments(segment_ids, num_segments, x, "log_probs")
     keep = None
     if where is not None:
-        keep = checks.to_mask("where", where)
+        keep = checks.to_mask("where", where, weighted=False)
         checks.check_broadcast("where", keep.shape, "log_probs", x.shape)
         keep = jnp.broadcast_to(keep, x.shape)
         x = jnp.where(keep, x, 0)

@@ -255,6 +255,7 @@ def _views(x, y, where, axis_name):
             check_spread(name, array, axis_name)
     x, y = whole(x, 1), whole(y, 1)
     n = x.shape[:1]
+    where = checks.unweighted_mask(where)
     tail = checks.tail(where, None, "none", shape=n, dtype=x.dtype).spread(n)
     x, y = tail.select(x, y, axes=1, nothing=0)
     return _Views(x, y, tail.keep)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 
 import jax
 from jax.lax import PrecisionLike
@@ -41,8 +42,8 @@ from jaxloss.distillation._sparse import (
 @public(
     beta=inside(0, 1),
     temperature=above(0),
-    logit_softcap=above(0),
-    teacher_logit_softcap=above(0),
+    logit_softcap=inside(0, math.inf),
+    teacher_logit_softcap=inside(0, math.inf),
 )
 def linear_distillation_loss(
     hidden: ArrayLike,
@@ -181,7 +182,7 @@ def linear_distillation_loss(
     return reduced_losses(rule, operands, (), tail, options, batch, dtype)
 
 
-@public(beta=inside(0, 1), temperature=above(0), logit_softcap=above(0))
+@public(beta=inside(0, 1), temperature=above(0), logit_softcap=inside(0, math.inf))
 def linear_sparse_distillation_loss(
     hidden: ArrayLike,
     kernel: ArrayLike,
@@ -220,7 +221,8 @@ def linear_sparse_distillation_loss(
         hidden: Floating, `[..., D]`, the student's features of each example.
         kernel: Real, `[D, C]`, the weights of the student's last layer.
         teacher_ids: Integer, broadcastable to `[..., K]`: distinct classes in [0, C).
-            An id of -1 with a log-probability of -inf is padding.
+            An id of -1 with a log-probability of -inf is padding. A list `[K]` serves
+            all examples; one class per example is `teacher_ids[..., None]`.
         teacher_log_probs: Real, broadcastable to `[..., K]`: the teacher's
             log-probabilities, taken as they are.
         teacher_log_tail: Real, broadcastable to `[...]`: the logarithm of what the

@@ -66,7 +66,8 @@ def sparse_distillation_loss(
         logits: Floating, `[..., C]` with the classes along `axis`, the student's
             unnormalised log-probabilities.
         teacher_ids: Integer, broadcastable to `[..., K]`: distinct classes in [0, C).
-            An id of -1 with a log-probability of -inf is padding.
+            An id of -1 with a log-probability of -inf is padding. A list `[K]` serves
+            all examples; one class per example is `teacher_ids[..., None]`.
         teacher_log_probs: Real, broadcastable to `[..., K]`: the teacher's
             log-probabilities, taken as they are.
         axis: The class axis of `logits`.

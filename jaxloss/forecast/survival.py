@@ -106,7 +106,8 @@ def cox_partial_likelihood_loss(
     events = checks.to_array("events", events)
     named: dict[str, jax.Array] = {"times": times, "events": events}
     if strata is not None:
-        named["strata"] = checks.integer_array("strata", _ranks(strata))
+        strata = _ranks(strata)
+        named["strata"] = checks.integer_array("strata", strata, kind="stratum")
     for name, value in named.items():
         checks.check_broadcast(name, value.shape, "log_hazards", x.shape)
     tail = checks.tail(where, weights, reduction, shape=x.shape, dtype=x.dtype)

@@ -71,6 +71,7 @@ def log_softmax(
     axis = checks.canonical_axis("axis", axis, logits.ndim)
     check_split("logits", logits, axis_name)
     dtype = checks.compute_dtype(logits)
+    where = checks.unweighted_mask(where)
     logits, examples = mask_classes(
         logits, (axis,), where, None, "none", dtype, axis_name=axis_name
     )

@@ -72,7 +72,7 @@ def smooth_labels(
     if where is None:
         count = math.prod(labels.shape[a] for a in axes)
     else:
-        where = checks.to_mask("where", where)
+        where = checks.to_mask("where", where, weighted=False)
         checks.check_broadcast("where", where.shape, "labels", labels.shape)
         where = jnp.broadcast_to(where, labels.shape)
         count = jnp.sum(where, axis=axes, keepdims=True).astype(labels.dtype)

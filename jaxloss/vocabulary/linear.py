@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import functools
+import math
 
 import jax
 import jax.numpy as jnp
 from jax.lax import PrecisionLike
 
 from jaxloss._core.arguments import checks
-from jaxloss._core.arguments.checks import above, between
+from jaxloss._core.arguments.checks import above, between, inside
 from jaxloss._core.arguments.classes import (
     Examples,
     ignored,
@@ -36,7 +37,11 @@ from jaxloss.vocabulary._layer import Fixed, Own, Shared
 from jaxloss.vocabulary._rules import LOG_PROBS, losses
 
 
-@public(label_smoothing=between(0, 1), logit_softcap=above(0), temperature=above(0))
+@public(
+    label_smoothing=between(0, 1),
+    logit_softcap=inside(0, math.inf),
+    temperature=above(0),
+)
 def linear_cross_entropy(
     hidden: ArrayLike,
     kernel: ArrayLike,
@@ -183,7 +188,7 @@ def linear_cross_entropy(
     return reduced(loss, counted)
 
 
-@public(logit_softcap=above(0), temperature=above(0))
+@public(logit_softcap=inside(0, math.inf), temperature=above(0))
 def linear_log_probs(
     hidden: ArrayLike,
     kernel: ArrayLike,
@@ -270,6 +275,7 @@ def linear_log_probs(
     )
     labels = label_array(labels, hidden)
     check_shared("labels", labels, axis_name)
+    where = checks.unweighted_mask(where)
     tail = _tail_of(where, None, "none", labels, ignore_index, dtype).spread(
         labels.shape
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 from typing import NamedTuple
 
 import jax
@@ -10,7 +11,7 @@ import jax.numpy as jnp
 from jax.lax import PrecisionLike
 
 from jaxloss._core.arguments import checks
-from jaxloss._core.arguments.checks import above
+from jaxloss._core.arguments.checks import above, inside
 from jaxloss._core.arguments.classes import ignored, mask_classes
 from jaxloss._core.arguments.public import public
 from jaxloss._core.arguments.types import ArrayLike
@@ -128,6 +129,7 @@ def softmax_statistics(
     without = None
     if labels is not None and not several:
         without = ignored(labels[..., 0], ignore_index)
+    where = checks.unweighted_mask(where)
     logits, examples = mask_classes(
         logits,
         (axis,),
@@ -152,7 +154,7 @@ def softmax_statistics(
     return _as_statistics(numbers, predictions, keep, several)
 
 
-@public(logit_softcap=above(0), temperature=above(0))
+@public(logit_softcap=inside(0, math.inf), temperature=above(0))
 def linear_statistics(
     hidden: ArrayLike,
     kernel: ArrayLike,
@@ -238,6 +240,7 @@ def linear_statistics(
         hidden, kernel, axis_name, class_axis
     )
     batch = hidden.shape[:-1]
+    where = checks.unweighted_mask(where)
     tail = checks.tail(where, None, "none", shape=batch, dtype=dtype)
     several, counted = False, None
     if labels is not None:

@@ -149,15 +149,23 @@ def elementwise(
     return last.select(lead, *rest), last
 
 
-def to_mask(name: str, value: ArrayLike) -> jax.Array:
-    """Converts a mask to a boolean array."""
+def to_mask(name: str, value: ArrayLike, weighted: bool = True) -> jax.Array:
+    """Converts a mask to a boolean array.
+
+    `weighted` is whether the function has `weights`, which the message then offers.
+    """
     mask = to_array(name, value)
     if mask.dtype != bool:
+        end = ", or pass real factors as `weights`." if weighted else "."
         raise TypeError(
-            f"`{name}` must be boolean, got {mask.dtype}; write `{name} != 0`, or pass "
-            "real factors as `weights`."
+            f"`{name}` must be boolean, got {mask.dtype}; write `{name} != 0`{end}"
         )
     return mask
+
+
+def unweighted_mask(where: ArrayLike | None) -> jax.Array | None:
+    """Converts the `where`, if given, of a function that has no `weights`."""
+    return None if where is None else to_mask("where", where, weighted=False)
 
 
 def check_option(name: str, value: Any, options: Sequence[Any]) -> None:
@@ -217,10 +225,13 @@ def fits_integer(value: np.ndarray | np.generic) -> bool:
     return bool(value.min() >= bounds.min and value.max() <= bounds.max)
 
 
-def integer_array(name: str, value: ArrayLike, way_out: str = "") -> jax.Array:
-    """Converts an argument of class indices or lengths to an integer array.
+def integer_array(
+    name: str, value: ArrayLike, way_out: str = "", kind: str = "class"
+) -> jax.Array:
+    """Converts an argument of indices to an integer array.
 
     NumPy integers that do not fit JAX's are out of range: they become the smallest one.
+    `way_out` and `kind`, which says what is counted, are for the message.
     """
     if isinstance(value, int | list | tuple):
         value = np.asarray(value)
@@ -232,7 +243,7 @@ def integer_array(name: str, value: ArrayLike, way_out: str = "") -> jax.Array:
     if not _is_integer(array):
         end = f"; {way_out}." if way_out else "."
         raise TypeError(
-            f"`{name}` must be integer class indices, got {array.dtype}{end}"
+            f"`{name}` must be integer {kind} indices, got {array.dtype}{end}"
         )
     return array
 
