@@ -154,15 +154,20 @@ def _value_and_slopes(
         return value, (of_student, of_teacher, by_beta)
     gap = difference_of_logs(p.log_p, q.log_p, p.lost - shift - q.lost)
     both = f - p.p * value[..., None] + (p.p - q.p) * total(by_q)
+    moved = _moved(gap, both, p.log_p, q.log_p, of_teacher, of_student)
+    each = temperature[..., None]
+    slopes = of_student / each, of_teacher / each, by_beta
+    return value, (*slopes, -total(moved)[..., 0] / temperature)
+
+
+def _moved(gap, both, log_p, log_q, of_teacher, of_student):
+    """s log q + t log p, by the sum of s and t where the distributions are near."""
+    near = both * log_p - of_student * gap
     apart = (
-        jnp.where(jnp.isneginf(of.log_p), 0, slope * of.log_p)
-        for slope, of in ((of_student, q), (of_teacher, p))
+        jnp.where(jnp.isneginf(log), 0, slope * log)
+        for log, slope in ((log_p, of_teacher), (log_q, of_student))
     )
-    near = jnp.abs(gap) < 1
-    moved = jnp.where(near, both * p.log_p - of_student * gap, sum(apart))
-    by_temperature = -total(moved)[..., 0] / temperature
-    slopes = of_student / scale, of_teacher / scale
-    return value, (*slopes, by_beta, by_temperature)
+    return jnp.where(jnp.abs(gap) < 1, near, sum(apart))
 
 
 def divergence_terms(
