@@ -6,6 +6,7 @@ its own fused form where it has one. A library that is not installed is left out
 """
 
 import dataclasses
+import functools
 import importlib.util
 import os
 from collections.abc import Callable, Mapping
@@ -53,7 +54,7 @@ class Row:
         return {
             name: loss
             for name, loss in {**named, **self.more}.items()
-            if loss is not None and (name == "plain" or installed(name.split()[0]))
+            if loss is not None and _available(name.split()[0])
         }
 
     def moving(self, name: str) -> tuple[int, ...]:
@@ -63,6 +64,10 @@ class Row:
 
 def installed(library: str) -> bool:
     return importlib.util.find_spec(library) is not None
+
+
+def _available(word):
+    return word == "plain" or installed(word)
 
 
 def _keras(name: str, **options) -> Loss:
@@ -200,6 +205,24 @@ def _known_of_a_layer(rng, shrink):
     share = np.exp(np.take_along_axis(teacher, ids, -1))
     log_p = np.log(share / (2 * share.sum(-1, keepdims=True)))
     return hidden, kernel, ids, log_p
+
+
+def _labelled_layer(rng, shrink):
+    hidden, kernel, *_ = _two_layers(rng, shrink)
+    return hidden, kernel, rng.integers(0, kernel.shape[1], len(hidden), np.int32)
+
+
+def log_probs_and_entropies(hidden, kernel, labels):
+    log_probs, entropies = jl.linear_log_probs(hidden, kernel, labels)
+    return jnp.mean(log_probs + entropies)
+
+
+def _of_statistics(statistics: Loss) -> Loss:
+    def loss(*inputs):
+        log_probs, entropies, log_normalizers, *_ = statistics(*inputs)
+        return plain.with_z_loss_and_bonus(log_probs, entropies, log_normalizers)
+
+    return loss
 
 
 def _full_sparse_distillation(hidden, kernel, ids, log_p):
@@ -407,6 +430,29 @@ def _torch_dpo(chosen, rejected, reference_chosen, reference_rejected):
     return -torch.nn.functional.logsigmoid(0.1 * margin).mean()
 
 
+def _single_answers(rng, shrink):
+    """Log-probabilities of answers as above, and which of them are desirable."""
+    policy, reference, *_ = _answer_pairs(rng, shrink)
+    return policy, reference, rng.random(len(policy)) < 0.5
+
+
+def _torch_kto(*inputs):
+    import torch
+
+    return plain.kto(*inputs, of=torch, sigmoid=torch.sigmoid)
+
+
+def _average_pairs(rng, shrink):
+    """Mean log-probabilities of the tokens of two answers."""
+    return tuple(x / 40 for x in _answer_pairs(rng, shrink)[:2])
+
+
+def _torch_orpo(*inputs):
+    import torch
+
+    return plain.orpo(*inputs, of=torch, log_sigmoid=torch.nn.functional.logsigmoid)
+
+
 def _drawn_tokens(rng, shrink):
     """Log-probabilities of tokens now and when they were drawn, and advantages."""
     n = (1 << 24) // shrink
@@ -414,17 +460,32 @@ def _drawn_tokens(rng, shrink):
     return now, now + _normal(rng, n) / 4, _normal(rng, n)
 
 
-def _clipped_by_hand(log_probs, old_log_probs, advantages, of=jnp):
-    """As trainers write it."""
-    ratio = of.exp(log_probs - old_log_probs)
-    clipped = of.clip(ratio, 0.8, 1.2)
-    return -of.minimum(ratio * advantages, clipped * advantages).mean()
+def _drawn_sequences(rng, shrink):
+    """The same of sequences of 1024 tokens, with one advantage per sequence."""
+    now, old, advantages = (x.reshape(-1, 1024) for x in _drawn_tokens(rng, shrink))
+    return now, old, advantages[:, :1]
 
 
-def _torch_clipped(*inputs):
-    import torch
+def _drawn_pairs(rng, shrink):
+    """Log-probabilities of tokens under a policy and under its reference."""
+    return _drawn_tokens(rng, shrink)[:2]
 
-    return _clipped_by_hand(*inputs, of=torch)
+
+def _by_torch(loss: Loss, **options) -> Loss:
+    """A formula of `plain` whose operations have the same names in PyTorch."""
+
+    def of_tensors(*inputs):
+        import torch
+
+        return loss(*inputs, of=torch, **options)
+
+    return of_tensors
+
+
+def _routed(rng, shrink):
+    """The logits of a router, and the experts with the largest ones."""
+    logits = _normal(rng, max(65536 // shrink, 8), 64)
+    return logits, np.argsort(-logits, axis=-1)[:, :8].astype(np.int32)
 
 
 # The last layer of a language model: hidden states, kernel, and the next words.
@@ -507,6 +568,28 @@ def _linear_row(name, ignored, more, **options):
             **more,
         },
         **options,
+    )
+
+
+def _of_table(row):
+    """The row with an embedding table [C, D] in the kernel's place."""
+
+    def make(rng, shrink):
+        hidden, kernel, labels = row.make(rng, shrink)
+        return hidden, kernel.T, labels
+
+    def turned(loss):
+        return lambda hidden, table, labels: loss(hidden, table.T, labels)
+
+    return dataclasses.replace(
+        row,
+        name=f"{row.name}, embedding table",
+        make=make,
+        jaxloss=ours(jl.linear_cross_entropy, ignore_index=-100, class_axis=0),
+        optax=turned(row.optax),
+        torch=turned(row.torch),
+        more={name: turned(peer) for name, peer in row.more.items()},
+        bare=None,
     )
 
 
@@ -650,6 +733,27 @@ ROWS = [
         0.5,
         more={},
     ),
+    _of_table(_linear_row("linear 4096 x 512 x 50304", 0.0, more={})),
+    Row(
+        "linear log probs 2048 x 512 x 50304",
+        _labelled_layer,
+        log_probs_and_entropies,
+        more={
+            "plain": plain.linear_log_probs,
+            "plain in a checkpointed scan": by_chunks(plain.linear_log_probs),
+        },
+        wrt=(0, 1),
+    ),
+    Row(
+        "linear statistics 2048 x 512 x 50304",
+        _labelled_layer,
+        _of_statistics(jl.linear_statistics),
+        more={
+            "plain": plain.linear_statistics,
+            "plain in a checkpointed scan": by_chunks(plain.linear_statistics),
+        },
+        wrt=(0, 1),
+    ),
     Row(
         "adaptive softmax 4096 x 512 x 50304",
         _clusters,
@@ -666,6 +770,12 @@ ROWS = [
         keras=_keras("categorical_crossentropy", from_logits=True),
         torch=_torch("cross_entropy"),
         floor=0.95,
+    ),
+    Row(
+        "softmax statistics 16384 x 4096",
+        _classes(16384, 4096),
+        _of_statistics(jl.softmax_statistics),
+        more={"plain": plain.softmax_statistics},
     ),
     Row(
         "distillation 16384 x 4096",
@@ -840,11 +950,52 @@ ROWS = [
         wrt=(0, 1),
     ),
     Row(
+        "KTO 4.2 M",
+        _single_answers,
+        ours(jl.kto_loss),
+        torch=_torch_kto,
+        more={"plain": plain.kto},
+    ),
+    Row(
+        "ORPO 4.2 M pairs",
+        _average_pairs,
+        ours(jl.orpo_loss),
+        torch=_torch_orpo,
+        more={"plain": plain.orpo},
+        wrt=(0, 1),
+    ),
+    Row(
         "clipped policy loss 16.8 M",
         _drawn_tokens,
         ours(jl.clipped_policy_loss),
-        torch=_torch_clipped,
-        more={"jax by hand": _clipped_by_hand},
+        torch=_by_torch(plain.clipped_policy),
+        more={"jax by hand": plain.clipped_policy},
+    ),
+    Row(
+        "policy loss of sequences 16384 x 1024",
+        _drawn_sequences,
+        ours(jl.clipped_policy_loss, importance="sequence"),
+        torch=_by_torch(plain.clipped_policy, sequences=True),
+        more={"plain": functools.partial(plain.clipped_policy, sequences=True)},
+    ),
+    Row(
+        "KL estimate 16.8 M",
+        _drawn_pairs,
+        ours(jl.kl_estimate),
+        torch=_by_torch(plain.kl_estimate),
+        more={"plain": plain.kl_estimate},
+    ),
+    Row(
+        "router balance 65536 x 64, 8 per token",
+        _routed,
+        jl.router_balance_loss,
+        more={"plain": plain.router_balance},
+    ),
+    Row(
+        "router z-loss 65536 x 64",
+        lambda rng, shrink: _routed(rng, shrink)[:1],
+        ours(jl.router_z_loss),
+        more={"plain": plain.router_z},
     ),
 ]
 if hasattr(jl, "kl_divergence"):

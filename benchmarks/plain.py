@@ -1,4 +1,7 @@
-"""Textbook forms of losses that no timed library has, each the mean over a batch."""
+"""Textbook forms of losses that no timed library has, each the mean over a batch.
+
+Those that take `of` are written with `jax.numpy` or with `torch`.
+"""
 
 import math
 
@@ -33,6 +36,77 @@ def in_checkpointed_scan(total, shared, rows=512):
         return jax.lax.scan(step, jnp.zeros(()), chunks)[0]
 
     return loss
+
+
+def linear_log_probs(hidden, kernel, labels):
+    """Log-probabilities of the labels and entropies; one number per row, their sum."""
+    log_probs = jax.nn.log_softmax(wide_product(hidden, kernel))
+    own = jnp.take_along_axis(log_probs, labels[:, None], -1)[:, 0]
+    return jnp.mean(own - jnp.sum(jnp.exp(log_probs) * log_probs, axis=-1))
+
+
+def softmax_statistics(logits, labels):
+    """The loss of `with_z_loss_and_bonus`, from one log-sum-exp."""
+    log_normalizers = jax.nn.logsumexp(logits, axis=-1)
+    log_probs = logits - log_normalizers[:, None]
+    own = jnp.take_along_axis(log_probs, labels[:, None], -1)[:, 0]
+    entropies = -jnp.sum(jnp.exp(log_probs) * log_probs, axis=-1)
+    return with_z_loss_and_bonus(own, entropies, log_normalizers)
+
+
+def linear_statistics(hidden, kernel, labels):
+    """The same of the logits of all rows."""
+    return softmax_statistics(wide_product(hidden, kernel), labels)
+
+
+def with_z_loss_and_bonus(log_probs, entropies, log_normalizers):
+    """Cross entropy with a z-loss and a bonus for entropy, of their statistics."""
+    return jnp.mean(1e-4 * log_normalizers**2 - log_probs - 0.01 * entropies)
+
+
+def wide_product(hidden, kernel):
+    """In float32 whatever the inputs' dtype."""
+    return jnp.dot(hidden, kernel, preferred_element_type=jnp.float32)
+
+
+def kto(log_probs, reference_log_probs, desirable, of=jnp, sigmoid=jax.nn.sigmoid):
+    """As in TRL, with its default of beta."""
+    margin = 0.1 * (log_probs - reference_log_probs)
+    return of.where(desirable, 1 - sigmoid(margin), 1 - sigmoid(-margin)).mean()
+
+
+def orpo(chosen, rejected, of=jnp, log_sigmoid=jax.nn.log_sigmoid):
+    """As in TRL, with its default of beta."""
+    log_odds = chosen - rejected
+    log_odds -= of.log1p(-of.exp(chosen)) - of.log1p(-of.exp(rejected))
+    return -0.1 * log_sigmoid(log_odds).mean()
+
+
+def kl_estimate(log_probs, reference_log_probs, of=jnp):
+    """The estimator k3, as trainers write it."""
+    d = reference_log_probs - log_probs
+    return (of.exp(d) - d - 1).mean()
+
+
+def clipped_policy(log_probs, old_log_probs, advantages, of=jnp, sequences=False):
+    """As trainers write it; with the ratios of sequences, one in each row."""
+    log_ratio = log_probs - old_log_probs
+    log_ratio = log_ratio.mean(-1, keepdims=True) if sequences else log_ratio
+    ratio = of.exp(log_ratio)
+    clipped = of.clip(ratio, 0.8, 1.2)
+    return -of.minimum(ratio * advantages, clipped * advantages).mean()
+
+
+def router_balance(router_logits, expert_ids):
+    """With the means of one-hot vectors and of probabilities, as in Mixtral's code."""
+    experts = router_logits.shape[-1]
+    hits = jax.nn.one_hot(expert_ids, experts)
+    probabilities = jnp.mean(jax.nn.softmax(router_logits), axis=0)
+    return experts * jnp.sum(jnp.mean(hits, axis=(0, 1)) * probabilities)
+
+
+def router_z(router_logits):
+    return jnp.mean(jax.nn.logsumexp(router_logits, axis=-1) ** 2)
 
 
 def generalized_box_iou(boxes, targets):

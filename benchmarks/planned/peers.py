@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from benchmarks import plain
 from benchmarks.cases import Loss, by_chunks
 
 _integer = optax.softmax_cross_entropy_with_integer_labels
@@ -102,17 +103,11 @@ def product_then_wide(hidden, kernel, labels):
 
 def wide_product(hidden, kernel, labels):
     """The cross entropy of logits in float32."""
-    return jnp.mean(_integer(_wide_logits(hidden, kernel), labels))
-
-
-def log_probs_and_entropies(hidden, kernel, labels):
-    log_probs = jax.nn.log_softmax(_wide_logits(hidden, kernel))
-    own = _at(labels, log_probs)
-    return jnp.mean(own - jnp.sum(jnp.exp(log_probs) * log_probs, axis=-1))
+    return jnp.mean(_integer(plain.wide_product(hidden, kernel), labels))
 
 
 product_by_chunks = by_chunks(wide_product, rows=1024)
-log_probs_by_chunks = by_chunks(log_probs_and_entropies, rows=1024)
+log_probs_by_chunks = by_chunks(plain.linear_log_probs, rows=1024)
 
 
 def _smoothed(logits, labels):
@@ -130,7 +125,3 @@ def _log_prob(logits, labels):
 
 def _at(labels, log_probs):
     return jnp.take_along_axis(log_probs, labels[..., None], -1)[..., 0]
-
-
-def _wide_logits(hidden, kernel):
-    return jnp.dot(hidden, kernel, preferred_element_type=jnp.float32)

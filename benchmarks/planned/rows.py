@@ -12,10 +12,11 @@ import jax.numpy as jnp
 import optax
 
 import jaxloss as jl
-from benchmarks import cases
+from benchmarks import cases, plain
 from benchmarks.cases import Loss, mean, ours
 from benchmarks.planned import peers
 from benchmarks.planned.peers import wide
+from benchmarks.planned.shapes import array, timed_inputs
 
 _BOTH = ("float32", "bfloat16")
 
@@ -59,99 +60,6 @@ def rows() -> list[Row]:
     ]
 
 
-def timed_inputs() -> dict[str, tuple[Any, ...]]:
-    """The shapes of the timed rows' inputs, by the rows' names."""
-    real, integer, boolean = map(_array, ("float32", "int32", "bool"))
-    boxes = (real(1 << 20, 4),) * 2
-    many, pixels = (real(1 << 24),) * 2, (real(8, 256, 256, 8),) * 2
-    soft = (real(65536, 1000),) * 2
-    linear = real(4096, 512), real(512, 50304), integer(4096)
-    parameters = jax.eval_shape(
-        lambda: jl.init_adaptive_softmax(
-            jax.random.key(0), 512, 50304, (50304 // 25, 50304 // 5)
-        )
-    )
-    return {
-        "binary cross entropy 16.8 M": many,
-        "focal loss 16.8 M": many,
-        "log-cosh 16.8 M": many,
-        "huber 16.8 M": many,
-        "integer labels 4096 x 32768": (real(4096, 32768), integer(4096)),
-        "integer labels 65536 x 1000": (real(65536, 1000), integer(65536)),
-        "integer labels 1048576 x 10": (real(1 << 20, 10), integer(1 << 20)),
-        "linear 4096 x 512 x 50304": linear,
-        "linear 4096 x 512 x 50304, half ignored": linear,
-        "adaptive softmax 4096 x 512 x 50304": (*linear[:2], parameters, linear[2]),
-        "linear distillation 2048 x 512 x 50304, teacher 1024": (
-            real(2048, 512),
-            real(512, 50304),
-            real(2048, 1024),
-            real(1024, 50304),
-        ),
-        "linear JSD 2048 x 512 x 50304, teacher 1024": (
-            real(2048, 512),
-            real(512, 50304),
-            real(2048, 1024),
-            real(1024, 50304),
-        ),
-        "linear sparse distillation 2048 x 512 x 50304, 16 known": (
-            real(2048, 512),
-            real(512, 50304),
-            integer(2048, 16),
-            real(2048, 16),
-        ),
-        "dense labels 65536 x 1000": soft,
-        "distillation 16384 x 4096": (real(16384, 4096),) * 2,
-        "sparse distillation 16384 x 4096, 16 known": (
-            real(16384, 4096),
-            integer(16384, 16),
-            real(16384, 16),
-        ),
-        "ntxent 4096 x 128": (real(4096, 128), integer(4096)),
-        "SigLIP 8192 x 512": (real(8192, 512),) * 2,
-        "CLIP 8192 x 512": (real(8192, 512),) * 2,
-        "triplet 262144 x 64": (real(262144, 64),) * 3,
-        "CRPS 65536 x 64": (real(65536, 64), real(65536)),
-        "negative binomial 4.2 M": (real(1 << 22),) * 3,
-        "Student t 4.2 M": (real(1 << 22),) * 4,
-        "Cox 131072": (real(1 << 17),) * 3,
-        "energy score 4096 x 16 x 64": (real(4096, 16, 64), real(4096, 64)),
-        "CTC 16 x 400 x 64, 60 labels": (
-            real(16, 400, 64),
-            real(16, 400),
-            integer(16, 60),
-            real(16, 60),
-        ),
-        "transducer 8 x 200 x 51 x 512": (
-            real(8, 200, 51, 512),
-            real(8, 200),
-            integer(8, 50),
-            real(8, 50),
-        ),
-        "linear transducer 8 x 400 x 101 x 512 x 1024": (
-            real(8, 400, 512),
-            real(8, 101, 512),
-            real(512, 1024),
-            integer(8, 100),
-            real(8, 400),
-            real(8, 100),
-        ),
-        "Dice 8 x 256 x 256 x 8": pixels,
-        "Lovász softmax 8 x 256 x 256 x 8": (pixels[0], integer(8, 256, 256)),
-        "DPO 4.2 M pairs": (real(1 << 22),) * 4,
-        "clipped policy loss 16.8 M": (real(1 << 24),) * 3,
-        "KL divergence 65536 x 1000": soft,
-        "Lovász hinge 8 x 512 x 512": (real(8, 512, 512), boolean(8, 512, 512)),
-        "generalized box IoU 1 M": boxes,
-        "distance box IoU 1 M": boxes,
-        "complete box IoU 1 M": boxes,
-    }
-
-
-def _array(dtype):
-    return lambda *shape: jax.ShapeDtypeStruct(shape, jnp.dtype(dtype))
-
-
 def _with_wide(dtype: str, named: Mapping[str, Loss]) -> dict[str, Loss]:
     """In half precision each peer also in float32, which is jaxloss's precision."""
     if dtype == "float32":
@@ -181,7 +89,7 @@ def _cast(x, dtype):
 
 
 def _elementwise() -> Iterator[Row]:
-    pair = (_array("bfloat16")(1 << 24),) * 2
+    pair = (array("bfloat16")(1 << 24),) * 2
     for name, loss, peer in (
         (
             "binary cross entropy",
@@ -198,7 +106,7 @@ def _elementwise() -> Iterator[Row]:
         yield Row(
             "focal loss with alpha 16.8 M",
             dtype,
-            (_array(dtype)(1 << 24),) * 2,
+            (array(dtype)(1 << 24),) * 2,
             ours(jl.sigmoid_focal_loss, alpha=0.25),
             _with_wide(
                 dtype, {"optax": mean(optax.sigmoid_focal_loss, alpha=0.25, gamma=2.0)}
@@ -208,11 +116,11 @@ def _elementwise() -> Iterator[Row]:
 
 def _classes() -> Iterator[Row]:
     """Cross entropies without options, and what the softmax's gradient reshapes."""
-    integer = _array("int32")
+    integer = array("int32")
     integer_loss = jl.softmax_cross_entropy_with_integer_labels
     optaxs = optax.softmax_cross_entropy_with_integer_labels
     for dtype in _BOTH:
-        real = _array(dtype)
+        real = array(dtype)
         large = real(4096, 32768), integer(4096)
         soft = (real(65536, 1000),) * 2
         yield Row(
@@ -250,7 +158,7 @@ def _classes() -> Iterator[Row]:
             ours(jl.poly_loss_cross_entropy),
             _with_wide(dtype, {"optax": mean(optax.losses.poly_loss_cross_entropy)}),
         )
-    soft = (_array("bfloat16")(65536, 1000),) * 2
+    soft = (array("bfloat16")(65536, 1000),) * 2
     for name, loss, peer in (
         ("dense labels", jl.softmax_cross_entropy, optax.softmax_cross_entropy),
         ("KL divergence", jl.kl_divergence, optax.kl_divergence),
@@ -261,11 +169,11 @@ def _classes() -> Iterator[Row]:
 
 def _options() -> Iterator[Row]:
     """The options of the cross entropy with integer labels."""
-    integer = _array("int32")
+    integer = array("int32")
     integer_loss = jl.softmax_cross_entropy_with_integer_labels
     smoothing, z_loss = {"label_smoothing": peers.SMOOTHING}, {"z_loss": peers.Z_LOSS}
     for dtype in _BOTH:
-        real = _array(dtype)
+        real = array(dtype)
         large = real(4096, 32768), integer(4096)
         mask = jax.ShapeDtypeStruct((4096,), jnp.dtype(bool))
 
@@ -302,9 +210,9 @@ def _options() -> Iterator[Row]:
 
 def _others() -> Iterator[Row]:
     """Embeddings, segmentation and sparsemax."""
-    real, integer = _array("float32"), _array("int32")
+    real, integer = array("float32"), array("int32")
     for dtype in _BOTH:
-        x = _array(dtype)(262144, 64)
+        x = array(dtype)(262144, 64)
         yield Row(
             "cosine distance 262144 x 64",
             dtype,
@@ -312,7 +220,7 @@ def _others() -> Iterator[Row]:
             ours(jl.cosine_distance),
             _with_wide(dtype, {"optax": mean(optax.cosine_distance)}),
         )
-    x = _array("bfloat16")(262144, 64)
+    x = array("bfloat16")(262144, 64)
     triplet = {"optax": mean(optax.losses.triplet_margin_loss)}
     yield Row(
         "triplet 262144 x 64",
@@ -354,7 +262,7 @@ def _others() -> Iterator[Row]:
 
 def _linear() -> Iterator[Row]:
     """Logits that are a product: given to a loss, or left to it."""
-    real, integer = _array("bfloat16"), _array("int32")
+    real, integer = array("bfloat16"), array("int32")
 
     def of_product(hidden, kernel, labels):
         loss = jl.softmax_cross_entropy_with_integer_labels
@@ -373,10 +281,6 @@ def _linear() -> Iterator[Row]:
     if cases.installed("tokamax"):
         full["tokamax in chunks"] = cases.tokamax(implementation="chunked_xla")
 
-    def log_probs(hidden, kernel, labels):
-        own, entropies = jl.linear_log_probs(hidden, kernel, labels)
-        return jnp.mean(own + entropies)
-
     for n in (8192, 32768):
         size = f"{n} x 4096 x 128256"
         inputs = real(n, 4096), real(4096, 128256), integer(n)
@@ -391,9 +295,10 @@ def _linear() -> Iterator[Row]:
             {"optax": peers.of_table},
             (0, 1),
         )
-        plain = {
-            "plain": peers.log_probs_and_entropies,
+        formulas = {
+            "plain": plain.linear_log_probs,
             "plain in a checkpointed scan": peers.log_probs_by_chunks,
         }
         name = f"linear log probs {size}"
-        yield Row(name, "bfloat16", inputs, log_probs, plain, (0, 1))
+        ours_of_both = cases.log_probs_and_entropies
+        yield Row(name, "bfloat16", inputs, ours_of_both, formulas, (0, 1))

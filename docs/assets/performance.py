@@ -53,7 +53,8 @@ def column(name):
 
 def _way(name):
     """How a formula in JAX is written out, such as "by pairs"; None for a library."""
-    return {"plain": "", "jax": name.removeprefix("jax")}.get(name.split()[0])
+    word = name.split()[0]
+    return name.removeprefix(word) if word in ("plain", "jax") else None
 
 
 def times(results, peers):
