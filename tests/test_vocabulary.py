@@ -259,6 +259,59 @@ def test_memory_is_that_of_a_chunk(loss, options):
     assert small < 0.25 * needed(on_full_logits, 2048)
 
 
+EXAMPLES, FEATURES, CLASSES = 256, 64, 4096
+HIDDEN, KERNEL = (EXAMPLES, FEATURES), (FEATURES, CLASSES)
+ONE_LABEL, SEVERAL = np.arange(EXAMPLES), np.arange(4 * EXAMPLES).reshape(-1, 4)
+UNPADDED = np.zeros((2, 16)), np.zeros((2, 7))
+
+
+@pytest.mark.parametrize(
+    ("loss", "real", "rest"),
+    [
+        (jl.linear_cross_entropy, (HIDDEN, KERNEL), (ONE_LABEL,)),
+        (jl.linear_log_probs, (HIDDEN, KERNEL), (ONE_LABEL,)),
+        (jl.linear_statistics, (HIDDEN, KERNEL), (SEVERAL,)),
+        (jl.linear_distillation_loss, (HIDDEN, KERNEL, HIDDEN, KERNEL), ()),
+        (
+            jl.linear_sparse_distillation_loss,
+            (HIDDEN, KERNEL),
+            (SEVERAL, np.full(SEVERAL.shape, math.log(0.2), np.float32)),
+        ),
+        (
+            jl.linear_transducer_loss,
+            ((2, 16, FEATURES), (2, 8, FEATURES), KERNEL),
+            (np.ones((2, 7), np.int32), *UNPADDED),
+        ),
+    ],
+    ids=[
+        "cross entropy",
+        "log probs",
+        "statistics",
+        "distillation",
+        "sparse",
+        "lattice",
+    ],
+)
+def test_embedding_table_needs_the_memory_of_a_kernel(loss, real, rest):
+    """Value and all gradients: copies of the tables would be an eighth more."""
+
+    def needed(class_axis):
+        table = KERNEL[::-1] if class_axis == 0 else KERNEL
+        shapes = [table if shape == KERNEL else shape for shape in real]
+        arrays = [jax.ShapeDtypeStruct(shape, jnp.float32) for shape in shapes]
+
+        def total(*real):
+            found = loss(*real, *rest, chunk_size=64, class_axis=class_axis)
+            fields = [x for x in jax.tree.leaves(found) if x.dtype == jnp.float32]
+            return sum(jnp.sum(x) / (i + 1) for i, x in enumerate(fields))
+
+        step = jax.jit(jax.value_and_grad(total, tuple(range(len(real)))))
+        memory = step.lower(*arrays).compile().memory_analysis()
+        return memory.temp_size_in_bytes
+
+    assert needed(0) <= 1.02 * needed(-1)
+
+
 @pytest.mark.optimised
 @pytest.mark.parametrize(
     ("reduction", "examples", "classes"),
