@@ -590,6 +590,7 @@ def _of_table(row):
         torch=turned(row.torch),
         more={name: turned(peer) for name, peer in row.more.items()},
         bare=None,
+        floor=None,
     )
 
 

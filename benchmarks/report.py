@@ -63,6 +63,28 @@ def update_readme(report: dict[str, Any]) -> None:
         page.write_text(re.sub(pattern, lambda _: table, text, flags=re.DOTALL))
 
 
+# Of every peer that a row has.
+COLORS = {
+    "optax": "#0072B2",
+    "keras": "#D55E00",
+    "torch": "#009E73",
+    "jax by hand": "#DDCC77",
+    "torch in chunks": "#56B4E9",
+    "tokamax": "#CC79A7",
+    "tokamax in chunks": "#E69F00",
+    "jax by pairs": "#AA4499",
+    "jax by sorting": "#882255",
+    "jax by sums": "#44AA99",
+    "jax by log-gamma": "#999933",
+    "plain": "#999999",
+    "jax by differences": "#332288",
+    "optax in a checkpointed scan": "#66A3D2",
+    "plain in a checkpointed scan": "#CCCCCC",
+    "jax in a checkpointed scan": "#8876C8",
+    "torch with Liger": "#66C2A4",
+}
+
+
 def _chart(report, path):
     import matplotlib
 
@@ -71,21 +93,6 @@ def _chart(report, path):
     from matplotlib.ticker import LogLocator, NullFormatter
 
     results = report["results"]
-    colors = {
-        "optax": "#0072B2",
-        "keras": "#D55E00",
-        "torch": "#009E73",
-        "jax by hand": "#DDCC77",
-        "torch in chunks": "#56B4E9",
-        "tokamax": "#CC79A7",
-        "tokamax in chunks": "#E69F00",
-        "jax by pairs": "#AA4499",
-        "jax by sorting": "#882255",
-        "jax by sums": "#44AA99",
-        "jax by log-gamma": "#999933",
-        "plain": "#999999",
-        "jax by differences": "#332288",
-    }
     figure, axes = plt.subplots(
         figsize=(10, 0.62 * len(results) + 1.2), layout="constrained"
     )
@@ -93,7 +100,7 @@ def _chart(report, path):
         peers = result["ratio"]
         for j, (name, ratio) in enumerate(peers.items()):
             y = i + 0.8 * (j + 0.5) / len(peers) - 0.4
-            axes.barh(y, ratio - 1, 0.72 / len(peers), left=1, color=colors[name])
+            axes.barh(y, ratio - 1, 0.72 / len(peers), left=1, color=COLORS[name])
             side = "left" if ratio >= 1 else "right"
             axes.text(ratio, y, f" {ratio:.2f} ", va="center", ha=side, fontsize=7)
     labels = [
@@ -111,7 +118,7 @@ def _chart(report, path):
     axes.axvline(1, color="0.3", lw=1)
     axes.set_xlabel("peer's time / jaxloss' time, value and gradient (right is faster)")
     axes.set_title(f"{report['machine']}\n{report['versions']}", fontsize=8)
-    for name, color in colors.items():
+    for name, color in COLORS.items():
         if any(name in r["ratio"] for r in results):
             axes.barh([0], [0], left=1, color=color, label=name)
     figure.legend(loc="outside lower center", ncols=4, frameon=False)

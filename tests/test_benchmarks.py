@@ -12,6 +12,13 @@ pytest.importorskip("tqdm")
 from benchmarks import cases, measure, report
 
 
+@pytest.fixture(autouse=True)
+def promotion():
+    """The peers' own, which the suite forbids to jaxloss."""
+    with jax.numpy_dtype_promotion("standard"):
+        yield
+
+
 @pytest.mark.exhaustive
 @pytest.mark.parametrize(
     "name",
@@ -56,6 +63,10 @@ def test_row_is_measured_and_written(name, tmp_path):
             "linear 4096 x 512 x 50304, half ignored",
             {"optax", "torch", "torch in chunks"},
         ),
+        (
+            "linear 4096 x 512 x 50304, embedding table",
+            {"optax", "optax in a checkpointed scan", "torch", "torch in chunks"},
+        ),
         ("adaptive softmax 4096 x 512 x 50304", {"torch"}),
     ],
 )
@@ -70,6 +81,32 @@ def test_peers_compute_the_same_with_the_same_weights(name, peers):
         if peer.startswith("torch"):
             given = jax.tree.map(measure.torch_tensor, inputs)
         np.testing.assert_allclose(float(row.peers[peer](*given)), expected, rtol=1e-5)
+
+
+FORMULAS = [row for row in cases.ROWS if "plain" in row.peers]
+
+
+@pytest.mark.exhaustive
+@pytest.mark.parametrize("row", FORMULAS, ids=lambda row: row.name)
+def test_formulas_compute_what_jaxloss_does(row):
+    inputs = row.make(np.random.default_rng(0), 1024)
+    expected = row.jaxloss(*inputs)
+    for name, peer in row.peers.items():
+        given = inputs
+        if name.startswith("torch"):
+            given = jax.tree.map(measure.torch_tensor, inputs)
+        np.testing.assert_allclose(float(peer(*given)), expected, rtol=1e-5)
+
+
+def test_formula_in_a_scan_is_a_peer():
+    row = next(row for row in FORMULAS if row.name.startswith("linear log probs"))
+    assert list(row.peers) == ["plain", "plain in a checkpointed scan"]
+
+
+def test_every_peer_has_a_color():
+    named = {"optax", "keras", "torch", *(n for row in cases.ROWS for n in row.more)}
+    assert named <= report.COLORS.keys()
+    assert len(set(report.COLORS.values())) == len(report.COLORS)
 
 
 def test_floor_is_about_the_peer_it_names():
