@@ -50,6 +50,15 @@ def test_one_program_serves_every_number():
     assert compilations(lambda: jl.huber_loss(y, x, delta=1.0)) == 0
 
 
+def test_an_axis_may_be_a_number_of_numpy():
+    """Also beside a tuple of axes, with which NumPy would compare it entry by entry."""
+    x = np.log(np.float32([[0.2, 0.5, 0.3]]))
+    expected = jl.kl_divergence(x, np.exp(x)[..., ::-1], axis=(0, 1))
+    for axis in (np.int32(-1), np.int64(1), -1):
+        found = jl.kl_divergence(x, np.exp(x)[..., ::-1], axis=axis)
+        np.testing.assert_allclose(found, [expected], rtol=1e-6)
+
+
 def test_numbers_are_judged_at_every_call():
     """Also where the program is there already."""
     x = jnp.arange(3.0)

@@ -24,6 +24,23 @@ def test_nan_stays_with_its_example(case):
         assert np.isfinite(np.delete(loss, 2, axis=0)).all(), name
 
 
+@each_case(lambda case: case.loss.__module__.split(".")[1] in {"segmentation", "boxes"})
+def test_nan_at_any_place_of_an_example_makes_its_loss_nan(case):
+    """One NaN, which a sort or a comparison might pass over."""
+    arrays = {n: x[2:3] if n in case.inputs else x for n, x in case.arrays().items()}
+    boxes = case.loss.__module__.startswith("jaxloss.boxes")
+    for name in set(case.inputs) & set(case.real) - {"weights"}:
+        given = arrays[name]
+        spoiled = np.where(np.eye(given.size, dtype=bool), np.nan, given.ravel())
+        spoiled = spoiled.reshape(-1, *given.shape).astype(given.dtype)
+        found = jax.jit(jax.vmap(lambda x, n=name: case({**arrays, n: x})))(spoiled)
+        for index, loss in enumerate(np.asarray(found)):
+            # An ignored class or pixel of the definition has no NaN.
+            expected = case.expected({**arrays, name: spoiled[index]})
+            spoils = boxes or np.isnan(expected).any()
+            assert np.isnan(loss).any() == spoils, (name, index)
+
+
 @pytest.mark.parametrize(
     "loss",
     [

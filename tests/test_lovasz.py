@@ -227,6 +227,52 @@ def test_infinite_logits():
     np.testing.assert_array_equal(nothing, [inf])
 
 
+def test_nan_that_counts_makes_value_and_gradient_nan():
+    """Also where it ranks behind the whole region, and would add nothing."""
+    x, y = np.float32([[np.nan, 0.5, -0.3], [0.1, 0.5, -0.3]]), np.array([[0, 1, 0]] * 2)
+    value, pull_back = jax.vjp(lambda x: jl.lovasz_hinge_loss(x, y), x)
+    slope = pull_back(jnp.ones(2))[0]
+    np.testing.assert_array_equal(np.isnan(value), [True, False])
+    np.testing.assert_array_equal(np.isnan(slope).all(1), [True, False])
+    assert np.isfinite(slope[1]).all()
+    for weights in ([1.0, 1.0, np.nan], [np.nan, 1.0, 1.0], [1.0, np.nan, 1.0]):
+        for labels in (y[1:], np.zeros((1, 3), int)):
+            found = jl.lovasz_hinge_loss(x[1:], labels, weights=np.float32([weights]))
+            assert np.isnan(found)
+    excluded = jl.lovasz_hinge_loss(x, y, weights=np.float32([[0, 1, 1]] * 2))
+    np.testing.assert_allclose(excluded, [0.6, 0.6], rtol=1e-6)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_nan_pixel_spoils_every_class_that_it_counts_for(value):
+    logits = np.float32(np.random.default_rng(5).normal(size=(2, 4, 3)))
+    labels = np.array([[0, 1, 2, 0]] * 2)
+    logits[0, 2, 1] = value
+    mask = np.ones((2, 4, 3), bool)
+    mask[0, 2, 0] = False  # the pixel does not count for the first class
+    for where, spoiled in ((None, [True] * 3), (mask, [False, True, True])):
+        found = jl.lovasz_softmax_loss(logits, labels, where=where, reduction="none")
+        np.testing.assert_array_equal(np.isnan(found), [spoiled, [False] * 3])
+    for classes in ("present", "all", (0,)):
+        value, slope = jax.jit(
+            jax.value_and_grad(
+                lambda x, classes=classes: jl.lovasz_softmax_loss(
+                    x, labels, classes=classes
+                ).sum()
+            )
+        )(logits)
+        assert np.isnan(value)
+        assert np.isnan(slope[0]).any()
+        assert np.isfinite(slope[1]).all()
+    weights = np.ones((2, 4), np.float32)
+    weights[0, 1] = np.nan
+    for reduction in ("none", "mean", "sum"):
+        found = jl.lovasz_softmax_loss(
+            logits[::-1], labels, weights=weights, reduction=reduction
+        )
+        assert np.isnan(found[0]).all()
+
+
 def test_hinge_of_an_image_without_region_is_its_largest_error():
     loss = jl.lovasz_hinge_loss([[0.5, -0.25, -3.0]], [[0, 0, 0]])
     np.testing.assert_allclose(loss, [1.5])

@@ -82,6 +82,7 @@ def wasserstein_distance(
     surplus = whole(jnp.where((p >= 0) & (t >= 0), p - t, jnp.nan), axis)
     # The mass that moves from each class to the next; none moves beyond the last.
     flow = jnp.cumsum(surplus, axis=axis)
+    total = jax.lax.index_in_dim(flow, -1, axis, keepdims=False)
     classes = examples.classes
     if classes is None:
         flow = jax.lax.slice_in_dim(flow, 0, flow.shape[axis] - 1, axis=axis)
@@ -90,4 +91,6 @@ def wasserstein_distance(
         last = jnp.max(rank, axis=axis, keepdims=True)
         flow = jnp.where(classes & (rank < last), flow, 0)
     loss = jnp.sum(jnp.sign(flow) * flow, axis=axis)
+    # The last class has no flow, but its mass must be valid too.
+    loss = jnp.where(jnp.isnan(total), jnp.nan, loss)
     return examples.tail.reduce(loss)

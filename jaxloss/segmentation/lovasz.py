@@ -101,9 +101,9 @@ def lovasz_softmax_loss(
         logits, labels, axis, ignore_index, where, weights, reduction
     )
     own, every = sizes(pixels, axis)
-    counts = every > 0
+    counts = ~(every <= 0)  # a weight of NaN counts, and makes the loss NaN
     if classes == "present":
-        counts = counts & (own > 0)
+        counts = counts & ~(own <= 0)
     elif classes != "all":
         counts = counts & _among(classes, logits.shape[axis])[None]
     valid = valid[:, None]
@@ -224,6 +224,8 @@ def lovasz_hinge_loss(
     Numerics:
         The differences of the Jaccard loss are computed without cancellation. A label
         other than 0 and 1 makes the loss of its image NaN, and raises under `checkify`.
+        So does a logit of NaN, without raising; one of -inf or inf gives the limit, an
+        error of 0 or a loss of inf.
 
     Example:
         >>> import jax.numpy as jnp

@@ -110,6 +110,8 @@ class _Signature:
             if name not in self.arrays or value is None:
                 if callable(value):  # which a cache of programs would keep alive
                     return None
+                # A NumPy number cannot be compared with a tuple in another cache key.
+                value = value.item() if isinstance(value, np.generic) else value
                 options.append((name, value))
                 continue
             if name in self.domains:
