@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from catalog import CASES
 from common import assert_close
+from jax.experimental import checkify
 
 import jaxloss as jl
 from jaxloss._core import compilers
@@ -93,11 +94,50 @@ def test_one_member_is_an_absolute_error_and_has_no_fairness():
     plain = jl.crps_ensemble_loss(x, y, fairness=0.0)
     assert plain.tolist() == [2, 2]
     assert jax.grad(lambda y: jl.crps_ensemble_loss(x[0], y, fairness=0.0))(3.0) == 1
-    for fairness in (1.0, 0.5, 1):
+    for fairness in (1.0, 0.5, 1, np.float32(1), np.float64(0.5), np.int32(1)):
         with pytest.raises(ValueError, match="`fairness` must be 0"):
             jl.crps_ensemble_loss(x, y, fairness=fairness)
+        with pytest.raises(ValueError, match="`fairness` must be 0"):
+            jl.energy_score_loss(x[..., None], y[..., None], fairness=fairness)
+    for fairness in (np.float32(0), np.int64(0)):
+        assert jl.crps_ensemble_loss(x, y, fairness=fairness).tolist() == [2, 2]
     traced = jl.crps_ensemble_loss(x, y, fairness=jnp.array([0.0, 0.5]))
     np.testing.assert_array_equal(traced, [2, np.nan])
+
+
+ENSEMBLES: Any = [
+    lambda x, y, **options: jl.crps_ensemble_loss(x, y, **options),
+    lambda x, y, **options: jl.energy_score_loss(x[..., None], y[..., None], **options),
+]
+
+
+@pytest.mark.parametrize("loss", ENSEMBLES)
+def test_traced_options_out_of_range_are_nan_and_named_by_checkify(loss):
+    """Also where all points are equal, so that no distance depends on the option."""
+    rng = np.random.default_rng(0)
+    x, y = np.float32(rng.normal(size=(4, 3))), np.float32(rng.normal(size=4))
+    x[2], y[2], x[3], y[3] = 1, 1, 1, 1
+
+    def check(count, name, option, text, where=None):
+        def run(x, y, option):
+            return loss(x, y, where=where, **{name: option})
+
+        program = checkify.checkify(jax.jit(run), errors=checkify.user_checks)
+        error, value = program(x[:, :count], y, jnp.float32(option))
+        np.testing.assert_array_equal(np.isnan(value), np.array(text) != "")
+        return error.get()
+
+    bad = "`fairness` must be in [0, 1]"
+    assert bad in check(3, "fairness", [0.5, 1.5, -0.1, 1], ["", bad, bad, ""])
+    assert check(3, "fairness", [0, 1, 1, 0.5], [""] * 4) is None
+    bad = "`fairness` must be 0.0 for an ensemble of one member"
+    assert bad in check(1, "fairness", [0, 1e-3, 1, 0], ["", bad, bad, ""])
+    if loss is ENSEMBLES[1]:
+        bad = "`power` must be in (0, 2]"
+        assert bad in check(3, "power", [2, 0, 2.1, 1], ["", bad, bad, ""])
+        assert check(3, "power", [2, 1, 0.1, 1], [""] * 4) is None
+    excluded = np.array([True, False, False, True])
+    assert check(3, "fairness", [0.5, 1.5, -0.1, 1], [""] * 4, excluded) is None
 
 
 def test_an_infinite_member_spoils_its_own_example_only():
@@ -322,6 +362,19 @@ AXES: Any = (0, 1)
             lambda: jl.crps_ensemble_loss(jnp.ones((4, 3)), jnp.ones(4), AXES),
             TypeError,
             "`axis` must be an int, got (0, 1).",
+        ),
+        (
+            lambda: jl.energy_score_loss(
+                jnp.ones((4, 3, 2)), jnp.ones((4, 2)), axis=AXES
+            ),
+            TypeError,
+            "`axis` must be an int, got (0, 1).",
+        ),
+        (
+            lambda: jl.energy_score_loss(jnp.ones((4, 3, 0)), jnp.ones((4, 0))),
+            ValueError,
+            "`members` must have at least one component, got shape (4, 3, 0) with "
+            "axis=-1.",
         ),
     ],
 )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import jax.numpy as jnp
+
 from jaxloss._core.arguments import checks
 from jaxloss._core.devices import broadcast_to
 
@@ -14,9 +16,18 @@ def per_example(name, value, like):
 
 
 def check_fairness(fairness, count):
-    """Raises for a fairness above 0, known to the trace, of a single member."""
+    """Raises for a fairness above 0, a Python number, of a single member."""
     if count == 1 and isinstance(fairness, int | float) and fairness > 0:
         raise ValueError(
             "`fairness` must be 0.0 for an ensemble of one member, which has no "
             f"spread, got {fairness}."
         )
+
+
+def valid_fairness(f, count, tail):
+    """f, NaN where it is outside its range; under `checkify`, that raises."""
+    holds, expected = (f >= 0) & (f <= 1), "in [0, 1]"
+    if count == 1:
+        holds, expected = f == 0, "0.0 for an ensemble of one member"
+    f = checks.check_values("fairness", f, tail.counts(holds), expected)
+    return jnp.where(holds, f, jnp.nan)

@@ -17,7 +17,7 @@ from jaxloss._core.compilers import in_pieces
 from jaxloss._core.devices import broadcast_to, whole
 from jaxloss._core.numerics.exact import scale_of, squarable
 from jaxloss._core.rule.analytic import pointwise
-from jaxloss.forecast._inputs import check_fairness, per_example
+from jaxloss.forecast._inputs import check_fairness, per_example, valid_fairness
 
 
 @public(
@@ -75,8 +75,9 @@ def energy_score_loss(
 
     Numerics:
         The pairs come in blocks of `chunk_size` times M per example, which make value
-        and slopes at once. A traced fairness above 0 of one member and a traced power
-        outside (0, 2] give NaN, as an infinite member can.
+        and slopes at once. A traced power outside (0, 2] or fairness outside [0, 1],
+        above 0 for one member, gives NaN and raises under `checkify`. An infinite
+        member can give NaN too.
 
     Raises:
         ValueError: If `fairness` or `power` is outside its range, the fairness of one
@@ -104,19 +105,23 @@ def energy_score_loss(
     (x,) = tail.select(x, axes=(-2, -1))
     (y,) = tail.select(y, axes=-1)
     p, f = tail.select(p, f)
-    p = jnp.where((p > 0) & (p <= 2), p, jnp.nan)
+    holds = (p > 0) & (p <= 2)
+    p = checks.check_values("power", p, tail.counts(holds), "in (0, 2]")
+    p, f = jnp.where(holds, p, jnp.nan), valid_fairness(f, count, tail)
     each = broadcast_to(jnp.expand_dims(p, -1), x[..., 0])
     error = jnp.sum(_distance(each, x - jnp.expand_dims(y, -2)), axis=-1) / count
     constant = float(power) if isinstance(power, int | float) else None
     pairs = _sum_over_pairs(p, x, power=constant, chunk_size=chunk_size)
-    fair = 1 / (count * (count - 1)) if count != 1 else jnp.where(f > 0, jnp.nan, 0)
+    fair = 1 / (count * (count - 1)) if count != 1 else 0
     share = (1 - f) / (count * count) + f * fair
-    return tail.reduce(error - 0.5 * share * pairs)
+    # The distance of equal points is 0 for every power.
+    loss = jnp.where(jnp.isnan(p), jnp.nan, error - 0.5 * share * pairs)
+    return tail.reduce(loss)
 
 
 def _arrays(members, targets, member_axis, axis):
     """Members `[..., M, D]` and targets `[..., D]`, checked."""
-    x, (axis,) = checks.class_array("members", members, axis, "component")
+    x, (axis,) = checks.class_array("members", members, (axis,), "component")
     member_axis = checks.canonical_axis("member_axis", member_axis, x.ndim)
     if member_axis == axis:
         raise ValueError(

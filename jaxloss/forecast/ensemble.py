@@ -19,7 +19,7 @@ from jaxloss._core.numerics.exact import (
     with_derivative_of,
 )
 from jaxloss._core.rule.analytic import analytic
-from jaxloss.forecast._inputs import check_fairness, per_example
+from jaxloss.forecast._inputs import check_fairness, per_example, valid_fairness
 
 
 @public(static=("fairness",), fairness=between(0, 1))
@@ -68,7 +68,8 @@ def crps_ensemble_loss(
     Numerics:
         One sort, which is not differentiated: $O(M \log M)$ operations and $O(M)$
         memory per example. The score is computed as a sum of terms that are at least 0.
-        A traced fairness above 0 of one member gives NaN, as an infinite member can.
+        A traced fairness outside [0, 1], or above 0 for one member, gives NaN and
+        raises under `checkify`. An infinite member can give NaN too.
 
     Raises:
         ValueError: If `fairness` is outside [0, 1], or above 0 for one member.
@@ -93,7 +94,7 @@ def crps_ensemble_loss(
         loss function based on the Continuous Ranked Probability Score", 2024,
         https://arxiv.org/abs/2412.15832
     """
-    x, (axis,) = checks.class_array("members", members, _one_axis(axis), "member")
+    x, (axis,) = checks.class_array("members", members, (axis,), "member")
     targets = checks.to_array("targets", targets)
     x = jnp.moveaxis(x.astype(checks.compute_dtype(x, targets)), axis, -1)
     x = whole(x, -1)
@@ -104,14 +105,9 @@ def crps_ensemble_loss(
     tail = checks.tail(where, weights, reduction, shape=like.shape, dtype=x.dtype)
     (x,) = tail.select(x, axes=-1)
     y, f = tail.select(y, f)
-    return tail.reduce(_crps(x, y, f))
-
-
-def _one_axis(axis):
-    """The axis; a tuple of axes, which names the classes of other losses, raises."""
-    if isinstance(axis, tuple):
-        raise TypeError(f"`axis` must be an int, got {axis!r}.")
-    return axis
+    f = valid_fairness(f, x.shape[-1], tail)
+    # A target that every member hits has no length for f to multiply.
+    return tail.reduce(jnp.where(jnp.isnan(f), jnp.nan, _crps(x, y, f)))
 
 
 # Between neighbours among the members and y, |x_i - y| and |x_i - x_j| add up to a
@@ -153,7 +149,7 @@ def _length(low, high, part):
 def _part(k, x, f):
     """A_k of the members of x."""
     count, k = x.shape[-1], k.astype(x.dtype)
-    fair = (k - 1) / (count - 1) if count != 1 else jnp.where(f > 0, jnp.nan, 0)
+    fair = (k - 1) / (count - 1) if count != 1 else k - 1
     return (k / count) * ((1 - f) * (k / count) + f * fair)
 
 

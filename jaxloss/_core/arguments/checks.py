@@ -285,6 +285,7 @@ def class_array(
         raise ValueError(f"`{name}` must have a {kind} axis, got a scalar.")
     axes = canonical_axes("axis", axis, array.ndim)
     if math.prod(array.shape[a] for a in axes) == 0:
+        axis = axis[0] if isinstance(axis, tuple) and len(axis) == 1 else axis
         raise ValueError(
             f"`{name}` must have at least one {kind}, got shape {array.shape} with "
             f"axis={axis}."

@@ -31,8 +31,8 @@ def public(
     parameters are static.
 
     Args:
-        static: Parameters whose Python numbers select a formula, such as the degree of
-            a norm: never traced.
+        static: Parameters whose Python or NumPy numbers select a formula, such as the
+            degree of a norm: never traced.
         **domains: What a Python or NumPy number may be, by parameter. No JAX array is
             looked at, so that the same call is judged alike with and without `jit`.
     """
@@ -116,6 +116,8 @@ class _Signature:
                 continue
             if name in self.domains:
                 self.domains[name].check(name, value)
+            if name in self.static and isinstance(value, np.generic):
+                value = value.item()  # to choose the formula as a Python number does
             if isinstance(value, int | float):
                 # A number in the place of data counts as floating.
                 value = float(value) if name == self.names[0] else value
