@@ -229,7 +229,10 @@ def test_infinite_logits():
 
 def test_nan_that_counts_makes_value_and_gradient_nan():
     """Also where it ranks behind the whole region, and would add nothing."""
-    x, y = np.float32([[np.nan, 0.5, -0.3], [0.1, 0.5, -0.3]]), np.array([[0, 1, 0]] * 2)
+    x, y = (
+        np.float32([[np.nan, 0.5, -0.3], [0.1, 0.5, -0.3]]),
+        np.array([[0, 1, 0]] * 2),
+    )
     value, pull_back = jax.vjp(lambda x: jl.lovasz_hinge_loss(x, y), x)
     slope = pull_back(jnp.ones(2))[0]
     np.testing.assert_array_equal(np.isnan(value), [True, False])

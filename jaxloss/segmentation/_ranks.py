@@ -41,9 +41,9 @@ def ranked(errors, hit, weights):
     other = own * (missing / jnp.where(union_before == 0, 1, union_before))
     first = ((wrong_before == 0) & (w > 0)).astype(w.dtype)
     steps = jnp.where(size == 0, first, jnp.where(h, own, other))
-    # A pixel of weight 0 may have any error. Another NaN has no rank, and makes the loss
-    # and the gradient of its image NaN, which the sort alone would not: it puts a NaN
-    # last, where its step can be 0.
+    # A pixel of weight 0 may have any error. Another NaN has no rank, and makes the
+    # loss and the gradient of its image NaN: the sort alone would put it last, where
+    # its step can be 0.
     nan = jnp.any((w != 0) & jnp.isnan(e + w), axis=-1, keepdims=True)
     steps = steps * jnp.where(nan & (w != 0), jnp.nan, 1)
     # 0 · inf is 0, the limit where the ranks above an infinite error settle the loss.
