@@ -77,7 +77,8 @@ def energy_score_loss(
         The pairs come in blocks of `chunk_size` times M per example, which make value
         and slopes at once. A traced power outside (0, 2] or fairness outside [0, 1],
         above 0 for one member, gives NaN and raises under `checkify`. An infinite
-        member can give NaN too.
+        member can give NaN too, and so can finite ones if the sum over all pairs of
+        their distances to the power overflows.
 
     Raises:
         ValueError: If `fairness` or `power` is outside its range, the fairness of one
