@@ -10,6 +10,7 @@ import pytest
 from catalog import CASES
 from common import assert_close
 from jax.experimental import checkify
+from mpmath import mp, mpf
 
 import jaxloss as jl
 from jaxloss._core import compilers
@@ -280,6 +281,82 @@ def test_energy_score_of_tiny_and_huge_vectors(size):
     found, found_slope = run(x * np.float32(size), y * np.float32(size))
     np.testing.assert_allclose(found / np.float32(size), value, rtol=3e-6)
     np.testing.assert_allclose(found_slope, slope, rtol=1e-5, atol=1e-6)
+
+
+def exact_energy(members, target, power, fairness):
+    """Score, slopes in members, and what each adds up: the definition by pairs.
+
+    With 60 digits: the terms may exceed float64, and cancel.
+    """
+    rows = [[mpf(float(a)) for a in row] for row in members]
+    goal, p, f = [mpf(float(a)) for a in target], mpf(power), mpf(fairness)
+    m = len(rows)
+    c = (1 - f) / (2 * m * m) + f / (2 * m * (m - 1))
+    pairs = [(i, None, 1 / mpf(m)) for i in range(m)]
+    pairs += [(i, j, -c) for i in range(m) for j in range(m) if i != j]
+    value, largest = mpf(0), mpf(0)
+    slopes, sizes = ([[mpf(0)] * len(goal) for _ in rows] for _ in range(2))
+    for i, j, share in pairs:
+        other = goal if j is None else rows[j]
+        d = [a - b for a, b in zip(rows[i], other, strict=True)]
+        r = mp.sqrt(sum(a * a for a in d))
+        if not r:
+            continue
+        value += share * r**p
+        largest = max(largest, r**p)
+        for k, a in enumerate(d):
+            part = (1 if j is None else 2) * share * p * r ** (p - 2) * a
+            slopes[i][k] += part
+            sizes[i][k] += abs(part)
+    return value, largest, slopes, sizes
+
+
+# By power: the terms, their sum, or the differences themselves are out of range.
+HUGE: Any = [
+    ([[1e38, 0], [-1e38, 0]], [0, 0]),
+    ([[2e38, 0], [-2e38, 0]], [0, 0]),
+    ([[3e38, 3e38, 0], [-3e38, 0, 0]], [0, 0, 0]),
+    ([[1.8e19, 0], [0, 0]], [0, 0]),
+    ([[2e19, 0], [0, 0]], [0, 0]),
+    ([[1e38, 0], [0, 0], [-2e38, 1e37]], [1e38, 1e37]),
+    # Members that are close keep their slopes beside others that are far.
+    ([[1e-30, 0], [2e-30, 1e-30], [3e38, -3e38]], [0, 0]),
+    ([[1e-30, 0], [2e-30, 1e-30], [0, 0]], [1e38, 1e38]),
+]
+
+
+@pytest.mark.parametrize("fairness", [0.0, 0.5, 1.0])
+@pytest.mark.parametrize("power", [0.25, 0.5, 1.0, 1.5, 2.0])
+def test_energy_score_is_right_wherever_it_is_in_range(power, fairness):
+    @jax.jit
+    def by_blocks(x, y, power):
+        def loss(x):
+            return jl.energy_score_loss(
+                x, y, power=power, fairness=fairness, chunk_size=1
+            )
+
+        return jax.value_and_grad(loss)(x)
+
+    def as_constant(x, y, power):
+        def loss(x):
+            return jl.energy_score_loss(x, y, power=power, fairness=fairness)
+
+        return jax.value_and_grad(loss)(x)
+
+    greatest, fine = float(np.finfo(np.float32).max), mpf(2) ** -18
+    for x, y in HUGE:
+        x, y = np.float32(x), np.float32(y)
+        with mp.workdps(60):
+            value, largest, slopes, sizes = exact_energy(x, y, power, fairness)
+            for run in (by_blocks, as_constant):
+                found, slope = run(x, y, power)
+                # Where terms beyond the range cancel, their rounding may exceed it.
+                if abs(value) < greatest and (value == 0 or largest < 1e43):
+                    assert abs(mpf(float(found)) - value) <= fine * largest, (x, y)
+                for i, k in np.ndindex(x.shape):
+                    if abs(slopes[i][k]) < greatest:
+                        off = abs(mpf(float(slope[i, k])) - slopes[i][k])
+                        assert off <= fine * sizes[i][k] + mpf("1e-37"), (x, y, i, k)
 
 
 def test_an_infinite_component_spoils_its_own_example_only():

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import functools
+import math
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -109,15 +111,8 @@ def energy_score_loss(
     holds = (p > 0) & (p <= 2)
     p = checks.check_values("power", p, tail.counts(holds), "in (0, 2]")
     p, f = jnp.where(holds, p, jnp.nan), valid_fairness(f, count, tail)
-    each = broadcast_to(jnp.expand_dims(p, -1), x[..., 0])
-    error = jnp.sum(_distance(each, x - jnp.expand_dims(y, -2)), axis=-1) / count
     constant = float(power) if isinstance(power, int | float) else None
-    pairs = _sum_over_pairs(p, x, power=constant, chunk_size=chunk_size)
-    fair = 1 / (count * (count - 1)) if count != 1 else 0
-    share = (1 - f) / (count * count) + f * fair
-    # The distance of equal points is 0 for every power.
-    loss = jnp.where(jnp.isnan(p), jnp.nan, error - 0.5 * share * pairs)
-    return tail.reduce(loss)
+    return tail.reduce(_score(p, f, x, y, power=constant, chunk_size=chunk_size))
 
 
 def _arrays(members, targets, member_axis, axis):
@@ -145,26 +140,109 @@ def _arrays(members, targets, member_axis, axis):
     return whole(whole(x, -2), -1), whole(y, -1)
 
 
+class _Units(NamedTuple):
+    """Powers of two per example, 1 unless its largest number is near an overflow.
+
+    The score can be in range where a difference, a distance, its power or a sum of
+    these is not: the two terms may cancel, and a mean is less than a sum.
+    """
+
+    points: jax.Array  # the points times it have differences in range
+    root: jax.Array  # squared, the unit of the distances whose power is summed
+    slope: jax.Array  # the unit of the distances in the slopes
+
+
+# No distance exceeds 2^b. The sums of powers are below 2^limit, with room for M terms
+# and a logarithm, if (2^b / unit)^p is; those of slopes, at most 2 distance each, if
+# M 2^(b + 1) / unit is. As small as that allows, so that small distances keep digits.
+def _units(p, x, y):
+    info = jnp.finfo(x.dtype)
+    largest = jnp.maximum(jnp.max(jnp.abs(x), (-2, -1)), jnp.max(jnp.abs(y), -1))
+    p, largest = stop_gradient((p, jnp.minimum(largest, float(info.max))))
+    terms, size = (math.log2(n) if isinstance(n, int) else 26 for n in x.shape[-2:])
+    b = jnp.log2(largest) + (1 + size / 2)
+    top = info.maxexp - 2
+    root = jnp.ceil(jnp.maximum(b - jnp.minimum((top - 12 - terms) / p, top), 0) / 2)
+    slope = jnp.ceil(jnp.maximum(b + (terms + 1) - top, 0))
+    # Of some compilers, the power of two is not exact.
+    root, slope = (
+        jax.lax.reduce_precision(jnp.exp2(k), info.nexp, 0) for k in (root, slope)
+    )
+    points = jnp.where(largest > float(info.max) / 4, 0.5, jnp.ones_like(largest))
+    return _Units(points, root, slope)
+
+
+# With E = Σ_i |x_i - y|^p / M, A = Σ_ij |x_i - x_j|^p / M² and
+# c = ((1 - f) + f M/(M - 1))/2, the score is E - c A. E and A come in the unit u^p for
+# u = root², their slopes in x and y in the unit s^(p - 1), and with log s to add to the
+# logarithms in the slope in p.
+@pointwise
+def _score(p, f, x, y, *, power, chunk_size):
+    """The score, with `power` for p where the program has it as a constant."""
+    *_, count, size = x.shape
+
+    def of_examples(options, x, y):
+        # In a loop XLA would not see a constant, and find r^1 by a logarithm.
+        p = options[..., 0] if power is None else jnp.full_like(x[..., 0, 0], power)
+        return _in_units(p, options[..., 1], x, y, power, chunk_size)
+
+    options, per_row = jnp.stack([p, f], axis=-1), count * count * size
+    if _known(x) and x.size > _CACHED and 2 * per_row <= _CACHED:
+        value, *slopes = in_pieces(of_examples, options, x, y, per_row=per_row)
+    else:
+        value, *slopes = of_examples(options, x, y)
+    return value, tuple(slopes)
+
+
+def _in_units(p, f, x, y, power, chunk_size):
+    """The score of each example, and its slopes in p, f, x and y."""
+    count, units = x.shape[-2], _units(p, x, y)
+    inverses = (1 / (unit * units.points) for unit in (units.root**2, units.slope))
+    columns = jnp.stack([p, *inverses, units.points], axis=-1)
+    d = x * _expand(units.points, x)
+    d = d - jnp.expand_dims(y * _expand(units.points, y), -2)
+    each = (_expand(columns[..., k], x[..., 0]) for k in (1, 2))
+    error, error_by_p, error_slope = _power_of_norm(_expand(p, x[..., 0]), *each, d)
+    error, error_by_p = (jnp.sum(z, axis=-1) / count for z in (error, error_by_p))
+    pairs, pairs_by_p, pairs_slope = _in_blocks(columns, x, power, chunk_size)
+    c = 0.5 * ((1 - f) + (f * (count / (count - 1)) if count != 1 else 0 * f))
+    value = error - c * pairs
+    by_p = error_by_p - c * pairs_by_p + jnp.log(units.slope) * value
+    by_f = pairs * (-0.5 / (count - 1)) if count != 1 else 0 * pairs
+    again = units.slope ** (p - 1)
+    error_slope = error_slope / count
+    by_x = (error_slope - _expand(c, x) * pairs_slope) * _expand(again, x)
+    by_y = -jnp.sum(error_slope, axis=-2) * _expand(again, y)
+    half = units.root**p
+    value, by_p, by_f = (z * half * half for z in (value, by_p, by_f))
+    return value, by_p, by_f, by_x, by_y
+
+
+def _expand(each, like):
+    """One number per example, in the shape of `like`."""
+    return broadcast_to(jnp.expand_dims(each, tuple(range(each.ndim, like.ndim))), like)
+
+
 # Norms of a vector divided by a number near its largest component neither over- nor
 # underflow. With r = |d|,
 #     d(r^p)/dd = p r^(p-1) d/r,     d(r^p)/dp = r^p log r,
-# 0 where d is 0.
-def _power_of_norm(p, d):
-    """|d|^p over the last axis, and its slopes in p and in d."""
+# 0 where d is 0. A distance that is tiny in the unit of the slopes is no 0.
+def _power_of_norm(p, inverse, slope_inverse, d):
+    """|d|^p over the last axis, and its slopes in p and in d, in their units."""
     largest = stop_gradient(jnp.max(jnp.abs(d), axis=-1))
     scale = scale_of(largest)
     u = squarable(d, broadcast_to(jnp.expand_dims(1 / scale, -1), d))
     square = jnp.sum(u * u, axis=-1)
     zero = square == 0
     length = jnp.sqrt(jnp.where(zero, 1, square))
-    norm = length * jnp.where(zero, 1, scale)
-    norm = jnp.where(jnp.isinf(largest), jnp.inf, norm)
+    scale = jnp.where(zero, 1, scale)
+    infinite = jnp.isinf(largest)
+    norm = jnp.where(infinite, jnp.inf, length * (scale * inverse))
+    other = jnp.where(infinite, jnp.inf, length * (scale * slope_inverse))
+    other = jnp.maximum(other, float(jnp.finfo(d.dtype).tiny))
     value = jnp.where(zero, 0, norm**p)
-    slope = jnp.where(zero, 0, p * norm ** (p - 1) / length)
-    return value, (value * jnp.log(norm), jnp.expand_dims(slope, -1) * u)
-
-
-_distance = pointwise(_power_of_norm)
+    slope = jnp.where(zero, 0, p * other ** (p - 1) / length)
+    return value, value * jnp.log(other), jnp.expand_dims(slope, -1) * u
 
 
 # The pairs (i, j) and (j, i) have one distance and opposite slopes, so that with
@@ -176,37 +254,21 @@ _distance = pointwise(_power_of_norm)
 # are products of matrices, so that it never holds N N D numbers; |x_i|² + |x_j|² - 2
 # x_i·x_j, and Σ_j w_ij x_i - Σ_j w_ij x_j in the slope, would cancel for members that
 # are close to each other.
-@pointwise
-def _sum_over_pairs(p, x, *, power, chunk_size):
-    """Σ_ij |x_i - x_j|^p, with `power` for p where the program has it as a constant."""
-    *_, count, size = x.shape
+def _in_blocks(columns, x, power, chunk_size):
+    """The mean of |x_i - x_j|^p over all pairs, and its slopes in p and in x."""
+    count = x.shape[-2]
 
-    def of_examples(p, x):
-        return _in_blocks(p[..., 0], x, power, chunk_size)
-
-    column, per_row = jnp.expand_dims(p, -1), count * count * size
-    if _known(x) and x.size > _CACHED and 2 * per_row <= _CACHED:
-        value, by_power, slope = in_pieces(of_examples, column, x, per_row=per_row)
-    else:
-        value, by_power, slope = of_examples(column, x)
-    return value, (by_power, slope)
-
-
-def _in_blocks(p, x, power, chunk_size):
-    """The sum over the pairs of each example, and its slopes."""
-    count, each = x.shape[-2], jnp.expand_dims(p, (-2, -1))
-
-    def block(some, x, each):
+    def block(some, x, columns):
+        some, x = (z * _expand(columns[..., 3], z) for z in (some, x))
         d = jnp.expand_dims(some, -2) - jnp.expand_dims(x, -3)
-        each = broadcast_to(each, d[..., 0])
-        # In a loop XLA would not see a constant, and find r^1 by a logarithm.
-        each = each if power is None else jnp.full_like(each, power)
-        value, (by_power, slope) = _power_of_norm(each, d)
+        p, *units = (_expand(columns[..., k], d[..., 0]) for k in range(3))
+        p = p if power is None else jnp.full_like(p, power)
+        value, by_power, slope = _power_of_norm(p, *units, d)
         return *(jnp.sum(y, axis=-1) for y in (value, by_power)), jnp.sum(slope, -2)
 
-    def blocks(x, each, *, rows):
+    def blocks(x, columns, *, rows):
         if rows == count:
-            return block(x, x, each)
+            return block(x, x, columns)
         # A second derivative would otherwise keep the differences of all blocks.
         again = jax.checkpoint(block, prevent_cse=False)
         axis = x.ndim - 2
@@ -220,7 +282,7 @@ def _in_blocks(p, x, power, chunk_size):
                     y, part, start, axis
                 ),
                 made,
-                again(some, x, each),
+                again(some, x, columns),
             ), None
 
         # Every number is overwritten; an array made of x lies where x lies.
@@ -230,10 +292,11 @@ def _in_blocks(p, x, power, chunk_size):
 
     cpu, default = (functools.partial(blocks, rows=n) for n in _rows(x, chunk_size))
     value, by_power, slope = jax.lax.platform_dependent(
-        x, each, cpu=cpu, default=default
+        x, columns, cpu=cpu, default=default
     )
-    sums = (jnp.sum(y, axis=-1) for y in (value, by_power))
-    return *sums, 2 * slope
+    # Divided before they are summed, so that the sum stays in range.
+    means = (jnp.sum(y / count, axis=-1) / count for y in (value, by_power))
+    return *means, slope * (2 / count) / count
 
 
 _CACHED = 1 << 18  # numbers of 1 MB in float32
