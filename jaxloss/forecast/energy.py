@@ -199,8 +199,7 @@ def _in_units(p, f, x, y, power, chunk_size):
     count, units = x.shape[-2], _units(p, x, y)
     inverses = (1 / (unit * units.points) for unit in (units.root**2, units.slope))
     columns = jnp.stack([p, *inverses, units.points], axis=-1)
-    d = x * _expand(units.points, x)
-    d = d - jnp.expand_dims(y * _expand(units.points, y), -2)
+    d = _difference(x, y[..., None, :], units.points)
     each = (_expand(columns[..., k], x[..., 0]) for k in (1, 2))
     error, error_by_p, error_slope = _power_of_norm(_expand(p, x[..., 0]), *each, d)
     error, error_by_p = (jnp.sum(z, axis=-1) / count for z in (error, error_by_p))
@@ -216,6 +215,17 @@ def _in_units(p, f, x, y, power, chunk_size):
     half = units.root**p
     value, by_p, by_f = (z * half * half for z in (value, by_p, by_f))
     return value, by_p, by_f, by_x, by_y
+
+
+def _difference(a, b, unit):
+    """The difference of points times their unit.
+
+    The points are spread out before they are multiplied: XLA for GPU would store the
+    product, an array of the members' size.
+    """
+    like = a - b
+    unit = _expand(unit, like)
+    return broadcast_to(a, like) * unit - broadcast_to(b, like) * unit
 
 
 def _expand(each, like):
@@ -259,8 +269,7 @@ def _in_blocks(columns, x, power, chunk_size):
     count = x.shape[-2]
 
     def block(some, x, columns):
-        some, x = (z * _expand(columns[..., 3], z) for z in (some, x))
-        d = jnp.expand_dims(some, -2) - jnp.expand_dims(x, -3)
+        d = _difference(some[..., :, None, :], x[..., None, :, :], columns[..., 3])
         p, *units = (_expand(columns[..., k], d[..., 0]) for k in range(3))
         p = p if power is None else jnp.full_like(p, power)
         value, by_power, slope = _power_of_norm(p, *units, d)
@@ -273,7 +282,9 @@ def _in_blocks(columns, x, power, chunk_size):
         again = jax.checkpoint(block, prevent_cse=False)
         axis = x.ndim - 2
 
-        # The last block repeats some members, so that all blocks have one size.
+        # The last block repeats some members, so that all blocks have one size. The
+        # condition on the index holds: XLA for CPU would take a constant of the loop
+        # out of it, spread to the size of the differences.
         def step(made, index):
             start = jnp.minimum(index * rows, count - rows)
             some = jax.lax.dynamic_slice_in_dim(x, start, rows, axis)
@@ -282,7 +293,7 @@ def _in_blocks(columns, x, power, chunk_size):
                     y, part, start, axis
                 ),
                 made,
-                again(some, x, columns),
+                again(some, x, jnp.where(index >= 0, columns, 1)),
             ), None
 
         # Every number is overwritten; an array made of x lies where x lies.
