@@ -79,8 +79,9 @@ def energy_score_loss(
         The pairs come in blocks of `chunk_size` times M per example, which make value
         and slopes at once. A traced power outside (0, 2] or fairness outside [0, 1],
         above 0 for one member, gives NaN and raises under `checkify`. An infinite
-        member can give NaN too, and so can finite ones if the sum over all pairs of
-        their distances to the power overflows.
+        member can give NaN too. Distances, their powers and their sums may leave the
+        range of the dtype; the score is infinite only if it, or the rounding of its
+        terms, does.
 
     Raises:
         ValueError: If `fairness` or `power` is outside its range, the fairness of one
