@@ -198,11 +198,11 @@ def _score(p, f, x, y, *, power, chunk_size):
 def _in_units(p, f, x, y, power, chunk_size):
     """The score of each example, and its slopes in p, f, x and y."""
     count, units = x.shape[-2], _units(p, x, y)
-    inverses = (1 / (unit * units.points) for unit in (units.root**2, units.slope))
+    inverses = [1 / (unit * units.points) for unit in (units.root**2, units.slope)]
     columns = jnp.stack([p, *inverses, units.points], axis=-1)
     d = _difference(x, y[..., None, :], units.points)
-    each = (_expand(columns[..., k], x[..., 0]) for k in (1, 2))
-    error, error_by_p, error_slope = _power_of_norm(_expand(p, x[..., 0]), *each, d)
+    each, *inverses = (_expand(z, x[..., 0]) for z in (p, *inverses))
+    error, error_by_p, error_slope = _power_of_norm(each, inverses, d)
     error, error_by_p = (jnp.sum(z, axis=-1) / count for z in (error, error_by_p))
     pairs, pairs_by_p, pairs_slope = _in_blocks(columns, x, power, chunk_size)
     c = 0.5 * ((1 - f) + (f * (count / (count - 1)) if count != 1 else 0 * f))
@@ -238,8 +238,12 @@ def _expand(each, like):
 # underflow. With r = |d|,
 #     d(r^p)/dd = p r^(p-1) d/r,     d(r^p)/dp = r^p log r,
 # 0 where d is 0. A distance that is tiny in the unit of the slopes is no 0.
-def _power_of_norm(p, inverse, slope_inverse, d):
-    """|d|^p over the last axis, and its slopes in p and in d, in their units."""
+def _power_of_norm(p, inverses, d):
+    """|d|^p over the last axis, and its slopes in p and in d, in their units.
+
+    `inverses` are those of the units of the distance in the value and in the slopes.
+    """
+    inverse, slope_inverse = inverses
     largest = stop_gradient(jnp.max(jnp.abs(d), axis=-1))
     scale = scale_of(largest)
     u = squarable(d, broadcast_to(jnp.expand_dims(1 / scale, -1), d))
@@ -271,9 +275,9 @@ def _in_blocks(columns, x, power, chunk_size):
 
     def block(some, x, columns):
         d = _difference(some[..., :, None, :], x[..., None, :, :], columns[..., 3])
-        p, *units = (_expand(columns[..., k], d[..., 0]) for k in range(3))
+        p, *inverses = (_expand(columns[..., k], d[..., 0]) for k in range(3))
         p = p if power is None else jnp.full_like(p, power)
-        value, by_power, slope = _power_of_norm(p, *units, d)
+        value, by_power, slope = _power_of_norm(p, inverses, d)
         return *(jnp.sum(y, axis=-1) for y in (value, by_power)), jnp.sum(slope, -2)
 
     def blocks(x, columns, *, rows):
