@@ -696,3 +696,76 @@ def test_one_scan_over_time_serves_the_batch():
     lengths = list(scans(jaxpr.jaxpr))
     assert set(lengths) == {11}
     assert len(lengths) == 2  # forward and backward
+
+
+# Not finite ------------------------------------------------------------------------
+
+FRAMES = np.array([[0, 0, 0, 0], [0, 1, 0, 1]])
+LABELS = np.array([[1, 2], [3, 1]])
+UNUSED = np.array([[0, 0], [0, 1]])
+REACHED = (FRAMES == 0)[:, :, None] & (np.array([[0, 0, 0], [0, 0, 1]]) == 0)[:, None]
+KERNEL = np.float32(np.random.default_rng(3).normal(size=(5, 4)))
+KERNEL[:, 3] = abs(KERNEL[:, 3])  # a feature of inf makes one logit inf, not all -inf
+
+
+def of_ctc(x):
+    return jl.ctc_loss(x, FRAMES, LABELS, UNUSED)
+
+
+def of_transducer(x):
+    return jl.transducer_loss(x, FRAMES, LABELS, UNUSED)
+
+
+def of_encodings(x):
+    predictions = jnp.sin(jnp.arange(30.0).reshape(2, 3, 5))
+    return jl.linear_transducer_loss(
+        x, predictions, KERNEL, LABELS, FRAMES, UNUSED, activation=lambda x: x
+    )
+
+
+def of_predictions(x):
+    encodings = jnp.sin(jnp.arange(40.0).reshape(2, 4, 5))
+    return jl.linear_transducer_loss(
+        encodings, x, KERNEL, LABELS, FRAMES, UNUSED, activation=lambda x: x
+    )
+
+
+@pytest.mark.parametrize("number", [math.nan, INF])
+@pytest.mark.parametrize(
+    ("loss", "counts"),
+    [
+        (of_ctc, FRAMES == 0),
+        (of_transducer, REACHED),
+        (of_encodings, FRAMES == 0),
+        (of_predictions, np.any(REACHED, axis=1)),
+    ],
+)
+def test_a_number_not_finite_makes_its_example_nan_unless_it_is_padding(
+    loss, counts, number
+):
+    clean = np.float32(np.random.default_rng(4).normal(size=(*counts.shape, 5)))
+    # All positions at once, each in a copy of its own.
+    spoiled = np.where(np.eye(clean.size) == 1, number, clean.reshape(-1))
+    spoiled = np.float32(spoiled).reshape(-1, *clean.shape)
+
+    def both(x):
+        value, pull_back = jax.vjp(loss, x)
+        return value, pull_back(jnp.ones_like(value))[0]
+
+    alone = jax.jit(jax.vmap(loss))(spoiled)
+    value, gradient = jax.jit(jax.vmap(both))(spoiled)
+    gradient = np.asarray(gradient).reshape(len(spoiled), 2, -1)
+    expected, slope = both(clean)
+    owner = np.indices(clean.shape)[0].reshape(-1)
+    hit = np.broadcast_to(counts[..., None], clean.shape).reshape(-1)
+    bad = hit[:, None] & (owner[:, None] == np.arange(2))
+    for found in (alone, value):
+        np.testing.assert_array_equal(np.isnan(found), bad)
+        found = np.where(bad, expected, found)
+        np.testing.assert_allclose(found, np.tile(expected, (len(bad), 1)), rtol=1e-6)
+    np.testing.assert_array_equal(np.isnan(gradient).any(-1), bad)
+    slope = np.asarray(slope).reshape(1, 2, -1)
+    gradient = np.where(bad[..., None], slope, gradient)
+    np.testing.assert_allclose(
+        gradient, np.tile(slope, (len(bad), 1, 1)), rtol=1e-5, atol=1e-6
+    )

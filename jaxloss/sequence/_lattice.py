@@ -69,7 +69,8 @@ def path_loss(nodes: Nodes, lengths: jax.Array, proper: jax.Array):
     total = jax.tree.map(lambda x: jnp.sum(jnp.where(last, x, 0), axis=-1), end)
     left = jnp.sum(alphas.value() * _skew(nodes.leak, 0), axis=(0, -1))
     left = left + jnp.sum(jnp.where(last, 0, end.value()), axis=-1)
-    small = proper & (left < 0.5)
+    # Of a logit that is NaN, `left` is NaN, and the sum P may have lost it beside a 0.
+    small = (proper & (left < 0.5)) | jnp.isnan(left)
     loss = -jnp.log1p(-jnp.where(small, left, 0))
     loss = jnp.where(small, loss, -scaled.log(total))
     return loss, (alphas, blank, label, last, total)
