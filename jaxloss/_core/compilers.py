@@ -338,30 +338,40 @@ def in_pieces(
         return whole
 
     def pieces(*arrays):
-        kinds = [x.dtype for x in arrays]
         arrays = [x.reshape(rows, *x.shape[len(batch) :]) for x in arrays]
-        arrays = [_bits_of_half(x) for x in arrays]
 
         def step(index, made):
             start = jnp.minimum(index * size, rows - size)
-            piece = (jax.lax.dynamic_slice_in_dim(x, start, size) for x in arrays)
-            piece = map(_with_dtype, piece, kinds)
-            # It holds. XLA for CPU stores what a branch reads, and would else slice in
-            # every loop over the piece: `distillation_loss` takes a quarter longer.
-            parts = jax.lax.cond(index >= 0, function, lambda *_: zeros(size), *piece)
+
+            def rows_of(x):
+                return jax.lax.dynamic_slice_in_dim(x, start, size)
+
+            # Both conditions hold. XLA for CPU stores what a branch returns or reads.
+            # Without the first one it would widen all numbers in half precision before
+            # the loop. Without the second one `distillation_loss` takes a quarter
+            # longer, since XLA would fuse the function with what stores its results.
+            piece = jax.lax.cond(
+                index >= 0,
+                lambda arrays: jax.tree.map(rows_of, arrays),
+                lambda arrays: zeros(size, arrays, 1),
+                arrays,
+            )
+            nothing = zeros(size, whole, len(batch))
+            parts = jax.lax.cond(index >= 0, function, lambda *_: nothing, *piece)
             return jax.tree.map(
                 lambda x, part: jax.lax.dynamic_update_slice_in_dim(x, part, start, 0),
                 made,
                 parts,
             )
 
-        def zeros(n):
+        def zeros(n, like, axes):
             def empty(x):
-                return vary_as(jnp.zeros((n, *x.shape[len(batch) :]), x.dtype), x)
+                return vary_as(jnp.zeros((n, *x.shape[axes:]), x.dtype), x)
 
-            return jax.tree.map(empty, whole)
+            return jax.tree.map(empty, like)
 
-        made = jax.lax.fori_loop(0, math.ceil(rows / size), step, zeros(rows))
+        made = zeros(rows, whole, len(batch))
+        made = jax.lax.fori_loop(0, math.ceil(rows / size), step, made)
         return jax.tree.map(lambda x, like: x.reshape(like.shape), made, whole)
 
     value = jax.lax.platform_dependent(
@@ -382,16 +392,6 @@ def numbers_in_pieces(function: Callable[..., Any], *arrays: jax.Array) -> Any:
         return function(*(x[..., 0] for x in arrays))
 
     return in_pieces(of_rows, *(x[..., None] for x in arrays), per_row=_STORED)
-
-
-# XLA for CPU would widen all numbers in half precision before the loop, but not bits.
-def _bits_of_half(x):
-    half = jnp.issubdtype(x.dtype, jnp.floating) and x.dtype.itemsize == 2
-    return jax.lax.bitcast_convert_type(x, jnp.uint16) if half else x
-
-
-def _with_dtype(x, dtype):
-    return x if x.dtype == dtype else jax.lax.bitcast_convert_type(x, dtype)
 
 
 # Numbers in a piece of one array: 1 MB in float32.

@@ -16,6 +16,7 @@ from jaxloss._core.numerics import scaled
 from jaxloss._core.numerics.exact import difference_from_own
 from jaxloss._core.rule.analytic import analytic
 from jaxloss._core.rule.known import known_as
+from jaxloss._core.rule.stored import gradient_stored
 from jaxloss._core.softmax import maximum, widen
 from jaxloss.sequence._inputs import lattice, positions, reached
 from jaxloss.sequence._lattice import (
@@ -89,6 +90,8 @@ def transducer_loss(
         from the probabilities of all ways that leave the labels, and keeps its digits
         however small it is. T + U steps, of U + 1 nodes at once. Beside `logits` and
         their gradient, memory is linear in T·U: no array of log-probabilities exists.
+        On CPU a mask of the rank of `logits` stores the masked logits, in the memory of
+        the gradient where there is one.
         A padding value other than 0 and 1 counts as 1, and `checkify` reports it.
 
     Example:
@@ -110,15 +113,16 @@ def transducer_loss(
             "`logits` must have axes of frames, of labels and of classes, "
             f"got shape {logits.shape}."
         )
+    logits = gradient_stored(logits)
     batch, classes = logits.shape[:-3], logits.shape[-1]
     possible = None
     if where is not None:
         where = checks.to_mask("where", where)
         if where.ndim == logits.ndim:
             checks.check_broadcast("where", where.shape, "logits", logits.shape)
-            mask = jnp.broadcast_to(where, logits.shape)
-            logits = jnp.where(mask, logits, -jnp.inf)
-            possible = jnp.any(mask, axis=(-2, -1))
+            logits = jnp.where(where, logits, -jnp.inf)
+            possible = jnp.any(where, axis=(-2, -1))
+            possible = jnp.broadcast_to(possible, logits.shape[:-2])
             where = jnp.any(possible, axis=-1)
     dtype = checks.compute_dtype(logits)
     tail = checks.tail(where, weights, reduction, shape=batch, dtype=dtype)
@@ -126,10 +130,9 @@ def transducer_loss(
         "logits", logits.shape[:-1], classes, tail.spread(batch),
         logit_paddings, labels, label_paddings, blank_id, possible,
     )  # fmt: skip
-    top = maximum(logits, -1)
     wide = given.tail.guard(widen(logits), (-3, -2, -1))
     loss = _transducer(
-        wide, jax.lax.stop_gradient(logits), top,
+        wide, jax.lax.stop_gradient(logits),
         given.ways, given.frames, given.lengths,
         blank=given.blank, axis=(-3, -2, -1),
     )  # fmt: skip
@@ -141,17 +144,17 @@ def transducer_loss(
 # Hence d loss / d x(k) = (γ_b + γ_y) p(k) - [k = b] γ_b - [k = y] γ_y. For p(b) > 1/2
 # the two terms at the blank cancel, and 1 - p(b) = (p(y) + the others) gives
 #     γ_y - (γ_b + γ_y) (1 - p(b)),
-# in which they do not; likewise for the label. The backward rule repeats the forward's
-# exponentials, which XLA for CPU then keeps in the buffer of the gradient. The logits
-# of nodes on no path may be NaN: they are excluded here, and not before the rule, since
-# XLA would store masked logits for the maximum and for the gather.
+# in which they do not; likewise for the label. The logits of nodes on no path may be
+# NaN: they are excluded here, and not before the rule, since XLA for CPU would store
+# masked logits for the maximum and for the gather.
 #
-# Of logits in half precision that buffer has half of the size, and XLA would store the
-# exponentials beside it. So their sums are computed a few rows at a time, from
-# `unwidened`, the logits as they came.
-def _transducer_forward(logits, unwidened, top, ways, frames, lengths, *, blank, axis):
+# XLA for CPU stores exponentials before it sums them, in an array of the logits' size.
+# So the maximum and the sum are computed a few rows at a time, from `unwidened`, the
+# logits as they came, and the backward rule computes the exponentials once more, where
+# it writes the gradient. That takes the time of the array that is not stored.
+def _transducer_forward(logits, unwidened, ways, frames, lengths, *, blank, axis):
     del axis  # only the decorator `analytic` uses it
-    sums, picked = _node_sums(logits, unwidened, top, ways, frames, lengths, blank)
+    sums, picked = _node_sums(logits, unwidened, ways, frames, lengths, blank)
     has_label = (positions(ways) < lengths[..., None])[..., None, :]
     by_blank, by_label = (scaled.probability(x, sums.top, sums.total) for x in picked)
     nodes = Nodes(by_blank, by_label.where(has_label), sums.others / sums.total)
@@ -169,12 +172,11 @@ def _transducer_backward(residuals, cotangent, *, blank, axis):
     scale = jnp.where(active, scale, 0)
     of_blank, of_label = (scale * slope for slope in _slopes(counts, sums))
     share = scale * (counts.blank + counts.label) / sums.total
-    at_blank, at_label, exps = _exponentials(
-        logits, sums.top, _index(ways, active), active, blank
-    )
-    gradient = jnp.where(at_blank, of_blank[..., None], share[..., None] * exps)
+    at_blank, at_label = _places(logits, _index(ways, active), blank)
+    gradient = share[..., None] * _exponentials(logits, sums.top, active[..., None])
+    gradient = jnp.where(at_blank, of_blank[..., None], gradient)
     gradient = jnp.where(at_label, of_label[..., None], gradient)
-    return gradient, None, None, None, None, None
+    return gradient, None, None, None, None
 
 
 def _slopes(counts, sums):
@@ -215,19 +217,18 @@ class _Sums(NamedTuple):
     same: jax.Array  # boolean: whether it is
 
 
-def _node_sums(logits, unwidened, top, ways, frames, lengths, blank):
+def _node_sums(logits, unwidened, ways, frames, lengths, blank):
     """The sums of each node, and its logits of blank and label."""
     active = reached(ways, frames, lengths)
-    top = jnp.where(active, top, 0)
     index = _index(ways, active)
-    _, at_label, exps = _exponentials(logits, top, index, active, blank)
-    others = jnp.sum(exps, axis=-1)
-    if unwidened.dtype != logits.dtype:
 
-        def of_rows(x, top, label, active):
-            return jnp.sum(_exponentials(widen(x), top, label, active, blank)[2], -1)
+    def of_rows(x, label, active):
+        top = jnp.where(active, maximum(x, -1), 0)
+        return top, _sum_of_others(widen(x), top, label, active, blank)
 
-        others = known_as(in_pieces(of_rows, unwidened, top, index, active), others)
+    top, others = in_pieces(of_rows, unwidened, index, active)
+    others = known_as(others, _sum_of_others(logits, top, index, active, blank))
+    _, at_label = _places(logits, index, blank)
     label = number_in_a_pass(logits, index, logits.ndim - 1, at_label)
     picked = tuple(jnp.where(active, x, 0) for x in (logits[..., blank], label))
     of_blank, of_label = (jnp.exp(difference_from_own(x, top)[0]) for x in picked)
@@ -243,10 +244,20 @@ def _index(ways, active):
     return jnp.broadcast_to(ways[..., None, :], active.shape)
 
 
-def _exponentials(logits, top, label, active, blank):
-    """exp(logits - top), 0 at the blank and the label, and True at either place."""
+def _sum_of_others(logits, top, label, active, blank):
+    """The sum of exp(logits - top) over all classes but the blank and the label."""
+    at_blank, at_label = _places(logits, label, blank)
+    others = active[..., None] & ~(at_blank | at_label)
+    return jnp.sum(_exponentials(logits, top, others), axis=-1)
+
+
+def _places(logits, label, blank):
+    """True at the blank, and True at the label of each node."""
     index = jax.lax.broadcasted_iota(jnp.int32, logits.shape, logits.ndim - 1)
-    at_blank, at_label = index == blank, index == label[..., None]
-    counts = active[..., None] & ~(at_blank | at_label)
+    return index == blank, index == label[..., None]
+
+
+def _exponentials(logits, top, which):
+    """exp(logits - top) where `which`, else 0, also of a logit that is NaN."""
     gap, _ = difference_from_own(logits, top[..., None])
-    return at_blank, at_label, jnp.exp(jnp.where(counts, gap, -jnp.inf))
+    return jnp.exp(jnp.where(which, gap, -jnp.inf))
