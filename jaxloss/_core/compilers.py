@@ -356,8 +356,8 @@ def in_pieces(
                 lambda arrays: zeros(size, arrays, 1),
                 arrays,
             )
-            nothing = zeros(size, whole, len(batch))
-            parts = jax.lax.cond(index >= 0, function, lambda *_: nothing, *piece)
+            nothing = functools.partial(zeros, size, whole, len(batch))
+            parts = jax.lax.cond(index >= 0, function, lambda *_: nothing(), *piece)
             return jax.tree.map(
                 lambda x, part: jax.lax.dynamic_update_slice_in_dim(x, part, start, 0),
                 made,
