@@ -8,7 +8,6 @@ import jax
 import jax.numpy as jnp
 
 from jaxloss._core.rule.dropped import guard
-from jaxloss._core.rule.varying import vary_as
 from jaxloss._core.sweeps.linear import Rule
 from jaxloss._core.sweeps.logits import guard_rows, logits
 from jaxloss._core.sweeps.reduction import (
@@ -50,7 +49,7 @@ def of_two_layers(divergence, x, beta, shared, fixed, keep, axis_name):
     )
     temperature = shared[0].temperature
     if temperature is not None:
-        temperature = one_per_example(vary_as(temperature, student), student)
+        temperature = one_per_example(temperature, student)
     beta, temperature = _guarded((beta, temperature), fixed)
     return divergence_of_logits(
         divergence, student, teacher, beta, axis_name, temperature
