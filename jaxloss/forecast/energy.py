@@ -153,9 +153,10 @@ class _Units(NamedTuple):
     slope: jax.Array  # the unit of the distances in the slopes
 
 
-# No distance exceeds 2^b. The sums of powers are below 2^limit, with room for M terms
-# and a logarithm, if (2^b / unit)^p is; those of slopes, at most 2 distance each, if
-# M 2^(b + 1) / unit is. As small as that allows, so that small distances keep digits.
+# No distance exceeds 2^b. Sums of M powers, times a logarithm, stay in range if
+# (2^b / unit)^p is 2^(12 + log2 M) below the largest number; sums of M slopes, each at
+# most twice a distance, if M 2^(b + 1) / unit is in range. The units are as small as
+# that allows, so that small distances keep their digits.
 def _units(p, x, y):
     info = jnp.finfo(x.dtype)
     largest = jnp.maximum(jnp.max(jnp.abs(x), (-2, -1)), jnp.max(jnp.abs(y), -1))
