@@ -281,9 +281,8 @@ SPECS = {
 }
 
 
-@pytest.mark.exhaustive
-@pytest.mark.parametrize("divergence", ["forward_kl", "jensen_shannon"])
-@pytest.mark.parametrize("way", ["shard_map", "Explicit", "Auto"])
+@pytest.mark.parametrize("divergence", first(["forward_kl", "jensen_shannon"]))
+@pytest.mark.parametrize("way", first(["shard_map", "Explicit", "Auto"]))
 def test_layers_spread_over_devices_give_the_same(way, divergence):
     if jax.device_count() < 8:
         pytest.skip("needs eight devices")
