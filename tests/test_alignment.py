@@ -429,3 +429,43 @@ def test_router_z_loss_of_huge_logits():
     none = jnp.full(3, -jnp.inf)
     assert jl.router_z_loss(none) == 0
     assert not np.any(jax.grad(jl.router_z_loss)(none))
+
+
+# The largest logits, and the distances of the others behind them: the log-sum-exp is
+# near 0 in the first rows, where the rest alone has its digits; there are ties, an
+# impossible expert, and rows whose sum has them too.
+_TOPS = np.float32([0, 0, -1e-6, 0, 0, -0.5, 0, 12, 30])
+_BEHIND = np.float32(
+    [
+        [20, 21, 25],
+        [8, 30, np.inf],
+        [14, 14, 50],
+        [np.inf] * 3,
+        [0, 0, 17],
+        [0, 16, 18],
+        [0.25, 1, 5],
+        [20, 21, 25],
+        [0, 1, np.inf],
+    ]
+)
+
+
+@pytest.mark.parametrize("rows", [slice(None), slice(4, None)], ids=["near 0", "far"])
+def test_router_z_loss_near_zero(rows):
+    top, behind = _TOPS[rows, None], _BEHIND[rows]
+    logits = np.concatenate([top, top - behind], axis=1)[:, [1, 0, 3, 2]]
+    exact = logits.astype(np.float64)
+    few = np.exp(np.delete(exact, 1, axis=1) - top).sum(axis=1)
+    size = top[:, 0].astype(np.float64) + np.log1p(few)
+    slope = 2 * size[:, None] * np.exp(exact - top) / (1 + few[:, None])
+
+    def total(x):
+        return jl.router_z_loss(x, reduction="sum")
+
+    for transform in (lambda f: f, jax.jit):
+        value = transform(jl.router_z_loss)(logits)
+        np.testing.assert_allclose(value, size**2, rtol=1e-6)
+        gradient = transform(jax.grad(total))(logits)
+        np.testing.assert_allclose(gradient, slope, rtol=1e-6, atol=1e-38)
+        one_by_one = transform(jax.vmap(jl.router_z_loss))(logits)
+        np.testing.assert_allclose(one_by_one, size**2, rtol=1e-6)

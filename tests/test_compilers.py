@@ -164,6 +164,15 @@ def test_exponentials_are_stored_in_the_gradient():
     assert memory.temp_size_in_bytes < 4 * ROWS * CLASSES
 
 
+@on_cpu
+def test_router_z_loss_needs_no_array_of_the_logits():
+    """In `exp_from_own` the select comes last, and `own_pass_if` stores no array."""
+    loss, shapes = mean_of(jl.router_z_loss), floats(ROWS, CLASSES)
+    assert temporaries(loss, (shapes,)) < 4 * ROWS * CLASSES / 16
+    value = jax.jit(loss).lower(shapes).compile().memory_analysis()
+    assert value.temp_size_in_bytes < 1.1 * 4 * ROWS * CLASSES
+
+
 def focal(logits):
     return jl.softmax_focal_loss(logits, TIED_LABELS, gamma=2.0)
 

@@ -206,10 +206,12 @@ def _surprisal_backward(residuals, cotangent, *, axis, axis_name):
         jnp.expand_dims(x, axis) for x in (miss, share, cotangent)
     )
     slope = jnp.where(hit, -miss, rest * share)
-    return cotangent * _like_softmax(slope, logits, axis, axis_name), None, None
+    return cotangent * like_softmax(slope, logits, axis, axis_name), None, None
 
 
-def _like_softmax(slope, logits, axis, axis_name):
+def like_softmax(
+    slope: jax.Array, logits: jax.Array, axis: Axes, axis_name: str | None
+) -> jax.Array:
     """A slope that is softmax(logits) up to constants, with its derivative."""
     p = softmax(logits, axis, axis_name)
     return with_derivative_of(stop_gradient(slope), p)
@@ -255,7 +257,7 @@ def _excess_beside_backward(residuals, cotangent, *, axis, axis_name):
         jnp.expand_dims(x, axis) for x in (own_share, share, cotangent)
     )
     slope = jnp.where(hit, own_share, rest) * share
-    return cotangent * _like_softmax(slope, logits, axis, axis_name), None, None
+    return cotangent * like_softmax(slope, logits, axis, axis_name), None, None
 
 
 excess = analytic(_excess_beside_forward, _excess_beside_backward)
@@ -305,7 +307,7 @@ def _entropy_backward(residuals, cotangent, *, axis, axis_name):
     )
     hit, rest = _rest(logits, labels, top, axis, axis_name)
     p = jnp.where(hit, at_own, rest * share)
-    p = _like_softmax(p, logits, axis, axis_name)
+    p = like_softmax(p, logits, axis, axis_name)
     surprisals = excess + distances_to(top, logits)
     return cotangent * p * (surprisals - value), None, None
 
@@ -330,51 +332,3 @@ def distances_to(top: jax.Array, logits: jax.Array) -> jax.Array:
     """m - x_j, 0 for an impossible class."""
     gap, _ = difference_from_own(logits, top)
     return jnp.where(jnp.isneginf(logits), 0, -gap)
-
-
-# log Σ_j e^{x_j - m} with m the maximum. It is near 0 where one class has nearly all of
-# the probability: with r the sum without one class at the maximum, log1p(r) keeps its
-# digits. The gradient is softmax(x), at the maximum's class too: its term e - 1 is 0,
-# and has the derivative of e, which the second derivative needs.
-def _excess_forward(logits, top, *, axis, axis_name):
-    gap, lost = difference_from_own(logits, jnp.expand_dims(top, axis))
-    first = gap == 0
-    e = jnp.exp(gap)
-    rest = jnp.sum(jnp.where(first, e - 1, e * (1 + lost)), axis=axis)
-    ties = jnp.sum(first, axis=axis, dtype=rest.dtype)
-    rest = sum_over_devices(rest, axis_name) + (sum_over_devices(ties, axis_name) - 1)
-    return jnp.log1p(rest), (logits, top, rest)
-
-
-def _excess_backward(residuals, cotangent, *, axis, axis_name):
-    logits, top, rest = residuals
-    none = rest == -1  # no class is possible
-    share = jnp.expand_dims(1 / jnp.where(none, 1, 1 + rest), axis)
-    top = jnp.expand_dims(recomputed(top), axis)
-    gap, lost = difference_from_own(logits, top)
-    slope = jnp.exp(gap) * (1 + lost) * share
-    slope = _like_softmax(slope, logits, axis, axis_name)
-    return jnp.expand_dims(cotangent, axis) * slope, None
-
-
-_excess = analytic(_excess_forward, _excess_backward)
-
-
-def surprisals(logits: jax.Array, *, axis: Axes) -> jax.Array:
-    """-log softmax(logits) of every class, in the shape of `logits`."""
-    top = maximum(logits, axis)
-    logits = widen(logits)
-    excess = jnp.expand_dims(_excess(logits, top, axis=axis, axis_name=None), axis)
-    # An impossible class has a logit without a gradient.
-    logits = jnp.where(jnp.isneginf(logits), -jnp.inf, logits)
-    gap, _ = difference_from_own(logits, jnp.expand_dims(top, axis))
-    return excess - gap
-
-
-def log_sum_exp(
-    logits: jax.Array, *, axis: Axes, axis_name: str | None = None
-) -> jax.Array:
-    """log Σ exp(logits), 0 with a zero gradient where no class is possible."""
-    top = maximum(logits, axis, axis_name)
-    value = top + _excess(widen(logits), top, axis=axis, axis_name=axis_name)
-    return jnp.where(jnp.isneginf(value), 0, value)

@@ -12,8 +12,9 @@ from jaxloss._core.arguments.public import public
 from jaxloss._core.arguments.tail import Reduction
 from jaxloss._core.arguments.types import ArrayLike
 from jaxloss._core.devices import sum_over_devices
+from jaxloss._core.log_sum_exp import log_sum_exp
 from jaxloss._core.rule.varying import vary_as, varying
-from jaxloss._core.softmax import log_sum_exp, softmax, widen
+from jaxloss._core.softmax import softmax, widen
 
 
 @public()

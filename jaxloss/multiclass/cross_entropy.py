@@ -17,13 +17,13 @@ from jaxloss._core.arguments.public import public
 from jaxloss._core.arguments.tail import Reduction
 from jaxloss._core.arguments.types import ArrayLike
 from jaxloss._core.devices import check_split
+from jaxloss._core.log_sum_exp import log_sum_exp
 from jaxloss._core.numerics.exact import zero_safe_product
 from jaxloss._core.soft_labels import soft_cross_entropy
 from jaxloss._core.softmax import (
     at_label,
     excess,
     is_class,
-    log_sum_exp,
     maximum,
     surprisal,
     widen,

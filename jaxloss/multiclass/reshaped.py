@@ -15,6 +15,7 @@ from jaxloss._core.arguments.classes import (
 from jaxloss._core.arguments.public import public
 from jaxloss._core.arguments.tail import Reduction
 from jaxloss._core.arguments.types import ArrayLike
+from jaxloss._core.log_sum_exp import surprisals
 from jaxloss._core.numerics.exact import zero_safe_product
 from jaxloss._core.numerics.functions import (
     accurate_expm1,
@@ -27,7 +28,6 @@ from jaxloss._core.softmax import (
     at_label,
     is_class,
     surprisal,
-    surprisals,
     widen,
 )
 from jaxloss.multiclass._labels import dense_arguments, is_zero, smooth

@@ -16,7 +16,7 @@ from jaxloss._core.arguments import checks
 from jaxloss._core.arguments.public import public
 from jaxloss._core.arguments.tail import Reduction
 from jaxloss._core.arguments.types import ArrayLike
-from jaxloss._core.softmax import surprisals
+from jaxloss._core.log_sum_exp import surprisals
 from jaxloss._core.sweeps.arguments import (
     floating_array,
     label_array,

@@ -41,6 +41,20 @@ def _two_difference(a, b, again):
     return difference, jnp.where(jnp.isfinite(lost), lost, 0)
 
 
+@functools.partial(jax.jit, inline=True)  # one operation to `jax.debug_nans`
+def exp_from_own(a: jax.Array, b: jax.Array) -> jax.Array:
+    """e^(a - b) for b computed from a, in a rule's value: exactly 1 where they agree.
+
+    What rounding took from the difference is put back, to first order. The select comes
+    last, since XLA for CPU stores what a select gives, for a sum over the exponentials:
+    of `difference_from_own` it would store the difference and what rounding took.
+    """
+    a = b_where_equal(a, b)
+    gap, lost = _finite_difference(a, b, a)
+    e = jnp.exp(gap)
+    return jnp.where(e > 0, e * (1 + lost), e)
+
+
 def two_finite_difference(a: jax.Array, b: jax.Array) -> tuple[jax.Array, jax.Array]:
     """`two_difference` of finite numbers far below an overflow.
 
