@@ -4,8 +4,9 @@ Every name in `__all__` is a function of arrays, and `help` on it gives its form
 gradient, numerics and an example.
 """
 
+from jaxloss.alignment.estimates import kl_estimate
 from jaxloss.alignment.odds import orpo_loss
-from jaxloss.alignment.policy import cispo_loss, clipped_policy_loss, kl_estimate
+from jaxloss.alignment.policy import cispo_loss, clipped_policy_loss
 from jaxloss.alignment.preference import (
     bradley_terry_loss,
     dpo_loss,

@@ -1,5 +1,6 @@
 """The alignment losses at their edges: numbers that simpler forms get wrong."""
 
+import functools
 import re
 
 import jax
@@ -246,6 +247,65 @@ def test_a_row_without_ids_is_one_sequence():
     ids = np.zeros(7, int)
     first = sequence_policy(x, old, np.full(7, 1.5), keep[0], ids)
     np.testing.assert_allclose(found, [first, np.zeros(7)], rtol=2e-6)
+
+
+@pytest.mark.parametrize("dropped", [None, "where", "weights", "both"])
+def test_one_loss_per_row_is_that_of_each_token(dropped):
+    """With one advantage per row the loss is computed once, not once per token."""
+    rng = np.random.default_rng(1)
+    x = rng.uniform(-3, -0.1, (5, 6)).astype(np.float32)
+    old = (x - rng.normal(size=(5, 6)) / 2).astype(np.float32)
+    gains = np.float32([[1.5], [-0.5], [2.0], [-1.0], [0.7]])
+    keep, weights, options = np.ones((5, 6), bool), np.ones((5, 6), np.float32), {}
+    if dropped in ("where", "both"):
+        keep[0, 3:], keep[2] = False, False
+        options["where"] = keep
+    if dropped in ("weights", "both"):
+        weights = rng.uniform(0.5, 2, (5, 6)).astype(np.float32)
+        weights[1, :2], weights[3] = 0, 0
+        options["weights"] = weights
+    counted = keep & (weights != 0)
+    x, old = (np.where(counted, a, np.nan).astype(np.float32) for a in (x, old))
+    nothing = [[np.nan]] * 3 + [[np.inf]] * 2
+    gains = np.where(counted.any(axis=1, keepdims=True), gains, nothing)
+    gains = gains.astype(np.float32)
+    slant = np.arange(1.0, 31).reshape(5, 6).astype(np.float32)
+
+    def total(per_token, x, old, gains, low, high, cap):
+        if per_token:
+            gains = jnp.broadcast_to(gains, x.shape)
+        losses = jl.clipped_policy_loss(
+            x, old, gains, clip_low=low, clip_high=high, dual_clip=cap,
+            importance="sequence", **options,
+        )  # fmt: skip
+        return jnp.sum(losses * slant), losses
+
+    arrays = x, old, gains, jnp.float32(0.2), jnp.full((5, 1), 0.3), jnp.float32(1.4)
+    turn = tuple(np.where(counted, np.float32(s), 0) for s in (0.5, -0.3))
+
+    @functools.partial(jax.jit, static_argnums=0)
+    def all_of(per_token, *arrays):
+        def moved(x, old):
+            return jax.grad(total, (1, 2), has_aux=True)(
+                per_token, x, old, *arrays[2:]
+            )[0]
+
+        slopes = jax.grad(total, range(1, 7), has_aux=True)(per_token, *arrays)
+        return slopes, jax.jvp(moved, arrays[:2], turn)
+
+    found, expected = all_of(False, *arrays), all_of(True, *arrays)
+    for one, other in zip(*map(jax.tree.leaves, (found, expected)), strict=True):
+        np.testing.assert_allclose(one, other, rtol=3e-6, atol=1e-6)
+        assert np.isfinite(one).all()
+    losses = found[0][1]
+    for row in range(5):
+        ids = np.zeros(6, int)
+        args = (a[row].astype(float) for a in (x, old))
+        gain = np.full(6, float(gains[row, 0]))
+        expected = sequence_policy(*args, gain, counted[row], ids, high=0.3)
+        if gains[row, 0] < 0:
+            expected = np.minimum(expected, -1.4 * gain)
+        np.testing.assert_allclose(losses[row], expected * weights[row], rtol=2e-6)
 
 
 def test_masked_old_log_probs_may_be_nan():

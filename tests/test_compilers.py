@@ -173,6 +173,22 @@ def test_router_z_loss_needs_no_array_of_the_logits():
     assert value.temp_size_in_bytes < 1.1 * 4 * ROWS * CLASSES
 
 
+@on_cpu
+def test_policy_loss_of_sequences_needs_no_array_of_the_tokens():
+    """There is one loss per sequence, and no select before the sums over its tokens."""
+    loss = mean_of(jl.clipped_policy_loss, importance="sequence")
+    shapes = floats(ROWS, CLASSES), floats(ROWS, CLASSES), floats(ROWS, 1)
+    assert temporaries(loss, shapes) < 4 * ROWS * CLASSES / 16
+    value = jax.jit(loss).lower(*shapes).compile().memory_analysis()
+    assert value.temp_size_in_bytes < 4 * ROWS * CLASSES / 16
+
+
+@on_cpu
+def test_kl_estimate_stores_its_losses_alone():
+    """Without the select before the sum XLA stores five arrays."""
+    assert temporaries(mean_of(jl.kl_estimate), (floats(N), floats(N))) < 1.1 * 4 * N
+
+
 def focal(logits):
     return jl.softmax_focal_loss(logits, TIED_LABELS, gamma=2.0)
 

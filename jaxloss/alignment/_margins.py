@@ -37,6 +37,11 @@ def exact_product(a: jax.Array, b: jax.Array, lost: jax.Array):
     return product, jnp.where(jnp.isfinite(rest), rest, 0)
 
 
+def exp_with(x: jax.Array, lost: jax.Array) -> jax.Array:
+    """exp(x + lost) to first order in what rounding took from x."""
+    return jnp.exp(x) * (1 + jnp.clip(stop_gradient(lost), -0.25, 0.25))
+
+
 def exp_minus_magnitude(h: jax.Array, lost: jax.Array) -> jax.Array:
     """exp(-|h + lost|) to first order in what rounding took from h."""
     # Where the exponential is not 0, `lost` is far below 1/4.

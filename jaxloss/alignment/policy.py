@@ -1,4 +1,4 @@
-"""Policy-gradient losses of tokens, and the estimate of a divergence beside them."""
+"""Policy-gradient losses of tokens."""
 
 from __future__ import annotations
 
@@ -13,11 +13,16 @@ from jax.lax import stop_gradient
 from jaxloss._core.arguments import checks
 from jaxloss._core.arguments.checks import above, at_least
 from jaxloss._core.arguments.public import public
-from jaxloss._core.arguments.tail import Reduction
+from jaxloss._core.arguments.tail import Reduction, Tail
 from jaxloss._core.arguments.types import ArrayLike
-from jaxloss._core.numerics.exact import two_difference, zero_safe_product
-from jaxloss._core.numerics.functions import accurate_expm1, power_series
+from jaxloss._core.devices import broadcast_to
+from jaxloss._core.numerics.exact import (
+    two_difference,
+    two_finite_difference,
+    zero_safe_product,
+)
 from jaxloss._core.rule.analytic import pointwise
+from jaxloss.alignment._margins import exp_with
 from jaxloss.alignment._segments import (
     Segments,
     check_token_axis,
@@ -26,7 +31,6 @@ from jaxloss.alignment._segments import (
 )
 
 Importance = Literal["token", "sequence"]
-Estimator = Literal["k1", "k2", "k3"]
 
 
 @public(clip_low=at_least(0), clip_high=at_least(0), dual_clip=above(1))
@@ -118,13 +122,14 @@ def clipped_policy_loss(
     """
     checks.check_option("importance", importance, get_args(Importance))
     _check_advantages(log_probs, advantages)
+    others = {
+        "advantages": advantages,
+        "clip_low": clip_low,
+        "clip_high": clip_high,
+        "dual_clip": float("inf") if dual_clip is None else dual_clip,
+    }
     arrays = checks.real_arrays(
-        log_probs=log_probs,
-        old_log_probs=old_log_probs,
-        advantages=advantages,
-        clip_low=clip_low,
-        clip_high=clip_high,
-        dual_clip=float("inf") if dual_clip is None else dual_clip,
+        log_probs=log_probs, old_log_probs=old_log_probs, **others
     )
     x = arrays[0]
     tail = checks.tail(where, weights, reduction, shape=x.shape, dtype=x.dtype)
@@ -133,11 +138,20 @@ def clipped_policy_loss(
     tail = tail if outside is None else tail.without(outside)
     tail = tail.spread(x.shape)
     x, old, *rest = tail.select(*arrays)
-    gap, lost = two_difference(x, old)
-    if importance == "sequence":
-        check_token_axis("log_probs", x)
-        gap, lost = _sequence_mean(gap, lost, of_tokens, tail)
-    return tail.reduce(_clipped(gap, lost, *rest))
+    if importance == "token":
+        return tail.reduce(_clipped(*two_difference(x, old), *rest))
+    check_token_axis("log_probs", x)
+    gap, lost = _sequence_mean(x, old, of_tokens, tail)
+    if segment_ids is None and not any(map(_differs_within, others.values())):
+        # One loss per sequence: XLA for CPU would compute it for each token, and XLA
+        # for GPU store the sums of the tokens' slopes. The advantages of a sequence
+        # that is excluded may be NaN: its ratio is 1, and no token passes a slope on.
+        gap, lost = jnp.expand_dims(gap, -1), jnp.expand_dims(lost, -1)
+        losses = _clipped(*checks.real_arrays(log_probs=gap, lost=lost, **others))
+        return tail.reduce(broadcast_to(losses, x))
+    gap, lost = (of_tokens.spread(part, x) for part in (gap, lost))
+    # The loss of a token of weight 0 may be NaN, and must not make the others' NaN.
+    return tail.reduce(_clipped(tail.guard(gap), lost, *rest))
 
 
 def _check_advantages(log_probs, advantages):
@@ -150,18 +164,29 @@ def _check_advantages(log_probs, advantages):
         )
 
 
-def _sequence_mean(gap, lost, of_tokens: Segments, tail):
-    """The mean log-ratio of each token's sequence, over the tokens that count."""
+def _differs_within(x):
+    """Whether an argument may differ between the tokens of a sequence."""
+    size = np.shape(x)[-1:]
+    return not (size == () or (isinstance(size[0], int) and size[0] == 1))
+
+
+def _sequence_mean(x, old, of_tokens: Segments, tail: Tail):
+    """The mean log-ratio of each sequence over the tokens that count.
+
+    Also the mean of what rounding took from the differences, 0 where an infinite one
+    makes it NaN. XLA for CPU would store both before the sums if there was a select per
+    token, or the difference if the two shared one. So x - old and old - x are two, and
+    a token that a mask excludes has x = old, a difference of 0.
+    """
+    gap, lost = x - old, -two_finite_difference(old, x)[1]
     counted = tail.keep
     if tail.weights is not None:
         weighty = jnp.broadcast_to(tail.weights != 0, gap.shape)
         counted = weighty if counted is None else counted & weighty
-    if counted is not None:
         gap, lost = jnp.where(counted, gap, 0), jnp.where(counted, lost, 0)
     share = 1 / token_counts(of_tokens, counted, gap)
     mean, rest = (of_tokens.sum(part) * share for part in (gap, lost))
-    # The loss of a token of weight 0 may be NaN, and must not make the others' NaN.
-    return tail.guard(of_tokens.spread(mean, gap)), of_tokens.spread(rest, gap)
+    return mean, jnp.where(jnp.isfinite(rest), rest, 0)
 
 
 # With g the log-ratio, A >= 0: f = -A min(e^g, 1 + h); A < 0: f = -A max(e^g, 1 - l),
@@ -178,7 +203,7 @@ def _clipped(gap, lost, advantages, low, high, cap):
 
     gap = jnp.where(clipped, 0, gap)
     far = jnp.abs(gap) > 0.9 * math.log(float(jnp.finfo(gap.dtype).max))
-    part = _exp(jnp.where(far, gap / 2, gap), jnp.where(far, lost / 2, lost))
+    part = exp_with(jnp.where(far, gap / 2, gap), jnp.where(far, lost / 2, lost))
     rest = jnp.where(far, part, 1)
     moving = -zero_safe_product(advantages, part) * rest
     bound = jnp.where(clipped, bound, 1)
@@ -197,11 +222,6 @@ def _clipped(gap, lost, advantages, low, high, cap):
 def _log_of_lower(low):
     """log(1 - low), -inf where the bound is no positive ratio."""
     return jnp.where(low < 1, jnp.log1p(-jnp.where(low < 1, low, 0)), -jnp.inf)
-
-
-def _exp(x, lost):
-    """exp(x + lost) to first order in what rounding took from x."""
-    return jnp.exp(x) * (1 + jnp.clip(stop_gradient(lost), -0.25, 0.25))
 
 
 @public(clip_low=at_least(0), clip_high=at_least(0))
@@ -276,7 +296,7 @@ def cispo_loss(
     gap, lost = two_difference(x, old)
     over, under = gap > jnp.log1p(high), gap < _log_of_lower(low)
     bound = jnp.where(over, 1 + high, 1 - low)
-    ratio = _exp(jnp.where(over | under, 0, gap), lost)
+    ratio = exp_with(jnp.where(over | under, 0, gap), lost)
     ratio = stop_gradient(jnp.where(over | under, bound, ratio))
     return tail.reduce(_weighted_log_prob(x, ratio, advantages))
 
@@ -287,105 +307,3 @@ def _weighted_log_prob(x, ratio, advantages):
     scale, gain = ratio * advantages, zero_safe_product(ratio, x)
     value = -zero_safe_product(scale, x)
     return value, (-scale, jnp.zeros_like(ratio), -gain)
-
-
-@public()
-def kl_estimate(
-    log_probs: ArrayLike,
-    reference_log_probs: ArrayLike,
-    *,
-    estimator: Estimator = "k3",
-    where: ArrayLike | None = None,
-    weights: ArrayLike | None = None,
-    reduction: Reduction = "none",
-) -> jax.Array:
-    r"""Estimate of the divergence from a reference policy, from the tokens drawn.
-
-    Choose it to monitor or to penalise how far a policy leaves its reference;
-    `kl_divergence` is exact where all log-probabilities of a token are known.
-
-    With $d = \text{reference\_log\_probs} - \text{log\_probs}$:
-
-    $$ k_1 = -d, \qquad k_2 = d^2 / 2, \qquad k_3 = e^d - 1 - d $$
-
-    Args:
-        log_probs: Floating, `[...]`, the log-probability of each token under the policy
-            that drew it.
-        reference_log_probs: Real, broadcastable to `log_probs`, the same under the
-            reference.
-        estimator: "k1" is unbiased and may be negative, "k2" is biased, "k3" is
-            unbiased and never negative.
-        where: Boolean mask; False entries are excluded.
-        weights: Real weights per example. The examples are the tokens.
-        reduction: "none", "sum" or "mean" (weighted).
-
-    Returns:
-        `[...]`, in nats, one number per token; a scalar if reduced.
-
-    Gradient:
-        For `log_probs`: 1 of "k1", $-d$ of "k2", $1 - e^d$ of "k3"; the negative for
-        `reference_log_probs`. For tokens that the policy itself has drawn, only the one
-        of "k2" is the gradient of the divergence in expectation.
-
-    Numerics:
-        "k3" keeps its digits near 0: 5e-9 at $d = 10^{-4}$.
-
-    Example:
-        >>> import jaxloss as jl
-        >>> print(jl.kl_estimate([-1.0, -3.0], [-1.5, -2.0]))
-        [0.10653066 0.71828187]
-        >>> print(jl.kl_estimate([-1.0, -3.0], [-1.5, -2.0], estimator="k1"))
-        [ 0.5 -1. ]
-
-    References:
-        John Schulman, "Approximating KL Divergence", 2020,
-        https://joschu.net/blog/kl-approx.html
-    """
-    checks.check_option("estimator", estimator, get_args(Estimator))
-    inputs, tail = checks.elementwise(
-        where,
-        weights,
-        reduction,
-        log_probs=log_probs,
-        reference_log_probs=reference_log_probs,
-    )
-    return tail.reduce(_ESTIMATORS[estimator](*inputs))
-
-
-@pointwise
-def _k1(x, reference):
-    one = jnp.ones_like(x)
-    return x - reference, (one, -one)
-
-
-@pointwise
-def _k2(x, reference):
-    d = x - reference
-    return d * (d / 2), (d, -d)
-
-
-# e^d - 1 - d = d² Σ_k d^k / (k + 2)!, which is cut off where |d| < 2 makes the rest
-# less than a unit in the last place.
-_K3 = {
-    jnp.dtype("float32"): [1 / float(np.prod(range(1, k + 3))) for k in range(14)],
-    jnp.dtype("float64"): [
-        1 / float(np.prod(np.arange(1.0, k + 3))) for k in range(24)
-    ],
-}
-
-
-@pointwise
-def _k3(x, reference):
-    d, lost = two_difference(reference, x)
-    small = jnp.abs(d) < 2
-    near, far = jnp.where(small, d, 0), jnp.where(small, 2, d)
-    e = _exp(far, lost)
-    slope = jnp.where(small, accurate_expm1(near), e - 1)
-    value = near * near * power_series(_K3[d.dtype], near) + slope * jnp.where(
-        small, lost, 0
-    )
-    value = jnp.where(small, value, jnp.where(jnp.isposinf(e), e, (e - 1) - far))
-    return value, (-slope, slope)
-
-
-_ESTIMATORS = {"k1": _k1, "k2": _k2, "k3": _k3}
