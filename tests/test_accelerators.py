@@ -109,6 +109,20 @@ def test_last_layer_on_an_automatic_slice_sends_what_optax_sends(layout, chips):
         assert found[figure] <= expected[figure], figure
 
 
+@pytest.mark.parametrize("examples", [8192, 32768])
+@pytest.mark.parametrize("name", CHECKED)
+def test_committed_table_needs_the_memory_of_a_kernel(name, examples):
+    """The tests above hold the programs to these figures."""
+    known = json.loads((report.FOLDER / f"{name}.json").read_text())["rows"]
+    row = f"linear {examples} x 4096 x 128256"
+    of_kernel, of_table = (
+        next(r for r in known if r["row"] == label)["programs"]["jaxloss"]
+        for label in (row, f"{row}, embedding table")
+    )
+    for figure in report.FIGURES:
+        assert of_table[figure] <= 1.02 * of_kernel[figure], figure
+
+
 def pairs_on_a_slice(loss, chips, kind):
     """Value and gradients of a loss of 1,024 pairs per chip, compiled for a slice."""
     mesh = Mesh(np.array(devices(Target("tpu", chips))), ("data",), axis_types=(kind,))

@@ -279,12 +279,20 @@ def _where_rows_lie(function, operands, fixed, keep, options, *, summed, split=T
         [part if {*_axes((part,))} <= {*axes} else None for part in parts]
         for parts in of_kernels
     ]
+    # XLA for CPU and GPU gathers and scatters along the first axis. Along the second
+    # one it would turn the whole kernel and its whole gradient: so each device turns
+    # its part of them.
+    turned = all(parts[1] and not parts[0] for parts in gathered)
 
     def local(operands, *rest):
         kernels, tree = jax.tree.flatten(operands.kernel)
-        kernel = jax.tree.unflatten(tree, map(_gather, kernels, gathered))
+        inner, parts = options, gathered
+        if turned:
+            inner = dataclasses.replace(options, class_axis=1 - options.class_axis)
+            kernels, parts = [k.T for k in kernels], [p[::-1] for p in gathered]
+        kernel = jax.tree.unflatten(tree, map(_gather, kernels, parts))
         operands = dataclasses.replace(operands, kernel=kernel)
-        result = function(operands, *rest, options)
+        result = function(operands, *rest, inner)
         return lax.psum(result, axes) if summed and axes else result
 
     def by_class(x, axis):
