@@ -16,6 +16,7 @@ from jaxloss._core import compilers, soft_labels
 from jaxloss._core.numerics import exact
 from jaxloss._core.numerics.exact import zero_safe_product
 from jaxloss._core.sweeps import rows
+from jaxloss.alignment import odds
 from jaxloss.binary import cross_entropy
 from jaxloss.distillation import _divergences
 from jaxloss.forecast import heavy_tails
@@ -86,6 +87,13 @@ FORMS = [
         lambda number, top: top,
         linear,
         (floats(1024, 64), floats(64, 8192), integers(1024)),
+    ),
+    (
+        odds,
+        "computed_again",
+        lambda *arrays: arrays,
+        mean_of(jl.orpo_loss),
+        (floats(N), floats(N)),
     ),
     (
         _regions,

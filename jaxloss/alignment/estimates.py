@@ -6,15 +6,14 @@ from typing import Literal, get_args
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from jaxloss._core.arguments import checks
 from jaxloss._core.arguments.public import public
 from jaxloss._core.arguments.tail import Reduction
 from jaxloss._core.arguments.types import ArrayLike
 from jaxloss._core.numerics.exact import two_finite_difference
-from jaxloss._core.numerics.functions import power_series
 from jaxloss._core.rule.analytic import pointwise
+from jaxloss.alignment._expm1 import expm1_parts
 from jaxloss.alignment._margins import exp_with
 
 Estimator = Literal["k1", "k2", "k3"]
@@ -95,38 +94,12 @@ def _k2(x, reference):
     return d * (d / 2), (d, -d)
 
 
-# With f(d) = e^d - 1 - d, b = min(max(d, -1), 2), c = d - b and s = e^b - 1,
-#     f(b) = b² P(b),   s = b + f(b),
-#     e^d - 1 = s + g,   g = (1 + s)(e^c - 1),
-#     f(d) = f(b) + g - c,
-#     df/dx = -(e^d - 1), and the slope of that is e^d.
-# A polynomial P keeps the digits of d² near 0, where c and g are 0, and no term cancels
-# far from it. XLA for GPU would store a comparison that the value and the slope share.
-# What rounding took from d is put back to first order.
-_K3 = {
-    # Near-minimax on [-1, 2]: a relative error of 6e-10.
-    jnp.dtype("float32"): (
-        0.49999999970753954,
-        0.1666666668423587,
-        0.041666674285215122,
-        0.0083333314685984329,
-        0.0013888580679663905,
-        0.00019842442786350005,
-        2.4841780745626482e-5,
-        2.7324398096468815e-6,
-        2.6070061600615278e-7,
-        3.8408991069597178e-8,
-    ),
-    jnp.dtype("float64"): [
-        1 / float(np.prod(np.arange(1.0, k + 3))) for k in range(24)
-    ],
-}
-
-
+# f(d) = e^d - 1 - d has df/dx = -(e^d - 1), and the slope of that is e^d. What rounding
+# took from d is put back to first order.
 @pointwise
 def _k3(x, reference):
     d, lost = _log_ratio(reference, x)
-    near, c, grown, slope = _k3_parts(d)
+    near, c, grown, slope = expm1_parts(d)
     value = (near + (grown - c)) + _finite(slope) * lost
     # XLA for CPU computes what comes before a select in one loop, and stores the losses
     # alone. It would store five arrays for a sum over `value` as it is.
@@ -135,20 +108,10 @@ def _k3(x, reference):
     return value, (-slope, slope)
 
 
-def _k3_parts(d):
-    """f(b), c, g and e^d - 1."""
-    b = jnp.clip(d, -1, 2)
-    c = d - b
-    near = (b * b) * power_series(_K3[d.dtype], b)
-    s = b + near
-    grown = (1 + s) * (jnp.exp(c) + (-1.0))
-    return near, c, grown, s + grown
-
-
 @pointwise
 def _grown_by(d, lost):
     """e^(d + lost) - 1."""
-    *_, slope = _k3_parts(d)
+    *_, slope = expm1_parts(d)
     value = slope + _finite(1 + slope) * lost
     return value, (exp_with(d, lost), jnp.zeros_like(lost))
 

@@ -10,9 +10,12 @@ from jaxloss._core.arguments.checks import at_least
 from jaxloss._core.arguments.public import public
 from jaxloss._core.arguments.tail import Reduction
 from jaxloss._core.arguments.types import ArrayLike
-from jaxloss._core.numerics.exact import quotient, two_difference, zero_safe_product
-from jaxloss._core.numerics.functions import accurate_expm1
+from jaxloss._core.numerics.exact import two_difference, zero_safe_product
+from jaxloss._core.numerics.functions import log1p_unit, magnitude
 from jaxloss._core.rule.analytic import pointwise
+from jaxloss._core.separate import computed_again
+from jaxloss.alignment._expm1 import expm1_of_negative
+from jaxloss.alignment._margins import exp_minus_magnitude
 
 
 @public(weight=at_least(0))
@@ -86,38 +89,47 @@ def orpo_loss(
     return tail.reduce(_odds_ratio(c, r, scale))
 
 
-# With C = 1 - e^c, R = 1 - e^r and t = e^-z = e^(r-c) C/R, the loss over the weight is
-#     f = log(1 + t) = (r - c) + log(C/R) + log(1 + 1/t),
-#     df/dc = -(t/C)/(1 + t) = -1/(C (1 + 1/t)),
-#     df/dr = (t/R)/(1 + t) = 1/(R (1 + 1/t)).
-# For c >= r, t is at most 1 and the first forms hold, with t/C = e^(r-c)/R finite also
-# at c = 0; for c < r the second ones, where r - c and log(C/R) are positive. Each has
-# the larger log-probability `high` and the smaller one `low`, of which only `high` may
-# be 0 alone. At c = r = 0 the odds count as equal.
+# With C = 1 - e^c, R = 1 - e^r and e^-z = e^(r-c) C/R, the loss over the weight is
+# f = log(1 + e^-z). Let C' be that of the larger log-probability and R' of the smaller
+# one, q = C'/R' <= 1, u = e^-|c - r|, t = u q <= 1 and D = R' + u C' = R' (1 + t):
+#     c >= r:  f = log(1 + t),                   df/dc = -u/D,  df/dr = t/D,
+#     c < r:   f = log(1 + t) - log q + |c - r|, df/dc = -1/D,  df/dr = 1/(C' (1 + t)).
+# No term is negative. Only C' may be 0 alone, and u/D is finite there. At c = r = 0 the
+# odds count as equal.
 @pointwise
 def _odds_ratio(c, r, weight):
-    ahead = c >= r
-    high, low = jnp.where(ahead, c, r), jnp.where(ahead, r, c)
-    of_high, of_low = -accurate_expm1(high), -accurate_expm1(low)
-    gap, lost = two_difference(low, high)
-    ratio = jnp.exp(gap) * (1 + lost)
-    both_sure = of_low == 0
-    of_low = jnp.where(both_sure, 1, of_low)
-    t = ratio * jnp.where(both_sure, 1, quotient(of_high, of_low))
+    ahead, u, _, of_high, of_low = _odds(c, r)
+    q = of_high / of_low
+    sure = q == 0
+    value, _ = log1p_unit(u * q, jnp.zeros_like(u))
+    behind = magnitude(c - r) - jnp.log(jnp.where(sure, 1, q))
+    value = jnp.where(ahead, value, value + jnp.where(sure, jnp.inf, behind))
 
+    c, r = computed_again(c, r)
+    ahead, u, both_sure, of_high, of_low = _odds(c, r)
+    by_chosen = -jnp.where(ahead, u, 1) / (of_low + u * of_high)
+    by_chosen = jnp.where(both_sure, -jnp.inf, by_chosen)
+
+    ahead, u, both_sure, of_high, of_low = _odds(*computed_again(c, r))
+    t = u * (of_high / of_low)
     sure = of_high == 0
-    finite = jnp.where(sure, 1, of_high)
-    odds = jnp.where(sure, jnp.inf, jnp.log(of_low / finite))
-    value = jnp.log1p(t) + jnp.where(ahead, 0, odds - gap)
-
-    share = 1 / (1 + t)
-    inverse = jnp.where(both_sure, jnp.inf, 1 / of_low)
-    of_larger, of_smaller = ratio * inverse * share, share * inverse
-    by_chosen = -jnp.where(ahead, of_larger, of_smaller)
-    whole = jnp.where(sure & ~ahead, jnp.inf, 1 / finite)
-    by_rejected = jnp.where(ahead, t * share * inverse, share * whole)
+    behind = 1 / (jnp.where(sure, 1, of_high) * (1 + t))
+    behind = jnp.where(sure, jnp.inf, behind)
+    by_rejected = jnp.where(ahead, t / (of_low + u * of_high), behind)
+    by_rejected = jnp.where(both_sure, jnp.inf, by_rejected)
     return zero_safe_product(weight, value), (
         zero_safe_product(weight, by_chosen),
         zero_safe_product(weight, by_rejected),
         value,
     )
+
+
+def _odds(c, r):
+    """Whether c >= r, u, whether c = r = 0, and C' and R', which are 1 there."""
+    of_c, of_r = -expm1_of_negative(c), -expm1_of_negative(r)
+    gap, lost = two_difference(c, r)
+    ahead = c >= r
+    of_high, of_low = jnp.where(ahead, of_c, of_r), jnp.where(ahead, of_r, of_c)
+    both_sure = of_low == 0
+    of_high, of_low = (jnp.where(both_sure, 1, x) for x in (of_high, of_low))
+    return ahead, exp_minus_magnitude(gap, lost), both_sure, of_high, of_low
