@@ -312,6 +312,50 @@ def test_logarithms_of_means_do_not_leave_the_range():
         np.testing.assert_allclose(slope[i], true, rtol=2e-6, atol=1e-30)
 
 
+@pytest.mark.any_program
+@pytest.mark.parametrize("log_mean", [1e38, 2e38, 3e38])
+def test_a_mean_far_beyond_the_range_makes_a_loss_of_inf(log_mean):
+    """Also where the logarithm of the mean, times the count, overflows too.
+
+    An optimised program may multiply and add in one, without rounding between them.
+    """
+    counts = jnp.array([0.0, 0.5, 1, 2, 5])
+    means = jnp.full(5, log_mean)
+    with np.errstate(over="ignore"):
+        loss = jax.jit(jl.negative_binomial_nll_loss, static_argnames="log_input")(
+            means, counts, jnp.zeros(5), log_input=True
+        )
+    np.testing.assert_array_equal(loss, np.full(5, np.inf))
+
+
+@pytest.mark.parametrize("dispersion", [8e37, 9e37, 3e38])
+def test_literal_dispersions_at_the_end_of_the_range(dispersion):
+    """XLA multiplies by the reciprocal of a constant divisor, which is flushed to 0."""
+    rows = jnp.array([[1.0, 3], [5, 5], [1e30, 2], [0.5, 0.5]])
+
+    def loss(m, k, a):
+        return jl.negative_binomial_nll_loss(m, k, a)
+
+    slopes = jax.value_and_grad(loss, (0, 1, 2))
+    for m, k in rows:
+        m, k, a = map(np.float32, (m, k, dispersion))
+        value, found = jax.jit(lambda a=a, m=m, k=k: slopes(m, k, a))()
+        by_target = jax.jit(lambda k, a=a, m=m: slopes(m, k, a))(k)
+        exact = [mpf(float(x)) for x in (m, k, a)]
+        with mp.workdps(250):
+            np.testing.assert_allclose(value, float(negative_binomial(*exact)), 2e-6)
+            true = [
+                float(
+                    mp.diff(
+                        negative_binomial, tuple(exact), tuple(np.eye(3, dtype=int)[i])
+                    )
+                )
+                for i in range(3)
+            ]
+        np.testing.assert_allclose(found, true, rtol=1e-5, atol=1.2e-38)
+        np.testing.assert_allclose(by_target[1], true, rtol=1e-5, atol=1.2e-38)
+
+
 def test_counts_below_1_keep_their_digits():
     """Real counts, as averages are: the constant is far below what it is made of."""
     rng = np.random.default_rng(1)

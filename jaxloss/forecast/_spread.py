@@ -42,8 +42,10 @@ def remainder_step(k, a):
     # Along an axis of its own, since XLA would take long to compile so many terms.
     each = jnp.expand_dims(k, -1)
     shift = jnp.arange(start, dtype=a.dtype).reshape((1,) * a.ndim + (start,))
+    # z is flushed to 0 for an a above 2^126.
     at = jnp.maximum(jnp.expand_dims(z, -1) + shift, float(jnp.finfo(a.dtype).tiny))
-    steps = (at + 0.5) * jnp.log1p(each / (at * (1 + at + each)))
+    inverse = jnp.where(shift == 0, jnp.expand_dims(a, -1), 1 / jnp.maximum(at, 1))
+    steps = (at + 0.5) * jnp.log1p(each / (1 + at + each) * inverse)
     steps -= each * jnp.log1p(1 / (at + each))
     moved = jnp.where(near, 0, jnp.sum(steps, axis=-1))
     return moved + (k * x) * (y * rest)
@@ -74,7 +76,9 @@ def spread_slopes(k, a):
         tangent = jnp.where(large, x, 1)
         return jax.jvp(remainder_of_inverse, (x,), (tangent,))[1]
 
-    own, other = slope(a), slope(b)
+    # P has its limit long before 2^100, and the reciprocal of an a above 2^126, which
+    # XLA makes of a constant divisor, is flushed to 0.
+    own, other = slope(jnp.minimum(a, 2.0**100)), slope(b)
     product = jnp.where(large, other, b * other)
     far = (0.5 * (k * b) + (own - other * ratio)) / jnp.where(large, a, 1)
     near = 0.5 * (k * ratio) + (own - other * ratio * ratio)

@@ -315,7 +315,9 @@ class _Terms:
         far = jnp.abs(v) >= 0.5
         near = u * w + jnp.where(far, w - taken, w * curve)
         near -= (k * u) * (u * log1p_remainder(jnp.where(_is_near(u), u, 0)))
-        apart = k * self.log1p_u - jnp.where(far, taken, w * (1 - curve))
+        # w is -inf too where the product is.
+        lost = jnp.maximum(k * self.log1p_u, float(jnp.finfo(k.dtype).min))
+        apart = lost - jnp.where(far, taken, w * (1 - curve))
         return jnp.where(_is_near(u), near, apart)
 
     def bend_of_few(self, k, a):
