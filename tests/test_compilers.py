@@ -197,6 +197,13 @@ def test_kl_estimate_stores_its_losses_alone():
     assert temporaries(mean_of(jl.kl_estimate), (floats(N), floats(N))) < 1.1 * 4 * N
 
 
+@on_cpu
+def test_kto_loss_stores_two_arrays():
+    """Without `computed_again`, or with a quotient by k, there are more."""
+    shapes = floats(N), floats(N), jax.ShapeDtypeStruct((N,), bool)
+    assert temporaries(mean_of(jl.kto_loss), shapes) < 2.1 * 4 * N
+
+
 def focal(logits):
     return jl.softmax_focal_loss(logits, TIED_LABELS, gamma=2.0)
 

@@ -12,6 +12,7 @@ from jaxloss._core.arguments.tail import Reduction
 from jaxloss._core.arguments.types import ArrayLike
 from jaxloss._core.numerics.exact import zero_safe_product
 from jaxloss._core.rule.analytic import pointwise
+from jaxloss._core.separate import computed_again
 from jaxloss.alignment._margins import (
     exact_product,
     exp_minus_magnitude,
@@ -121,19 +122,21 @@ def kto_loss(
 # For large h the loss is w e^-h, and a rounding error of h is a relative error of it.
 @pointwise
 def _kto(x, reference, sign, kl, beta, up, down):
-    d, lost, k = sum_of_differences((x, reference), (jnp.zeros_like(kl), kl))
-    h, h_lost = exact_product(beta, d, lost)
-    h, h_lost = sign * h / k, sign * h_lost / k
-    u = exp_minus_magnitude(h, h_lost)
-    inverse = 1 / (1 + u)
-    share = jnp.where(h >= 0, u, 1) * inverse
-    slope = -(u * inverse) * inverse
     good = sign > 0
     w = jnp.where(good, up, down)
+    *_, h, u = _kto_margin(x, reference, sign, kl, beta)
+    inverse = 1 / (1 + u)
+    share = jnp.where(h >= 0, u * inverse, inverse)
+    value = jnp.where(h >= 0, w * (u * inverse), w * inverse)
+
+    x, reference = computed_again(x, reference)
+    d, unit, _, u = _kto_margin(x, reference, sign, kl, beta)
+    inverse = 1 / (1 + u)
+    slope = -(u * inverse) * inverse
     g = sign * (w * slope) * beta
-    by_beta = sign * zero_safe_product(w * slope, d) / k
+    by_beta = sign * zero_safe_product(w * slope, d) * unit
     nothing = jnp.zeros_like(share)
-    return w * share, (
+    return value, (
         g,
         -g,
         nothing,
@@ -142,3 +145,12 @@ def _kto(x, reference, sign, kl, beta, up, down):
         jnp.where(good, share, nothing),
         jnp.where(good, nothing, share),
     )
+
+
+def _kto_margin(x, reference, sign, kl, beta):
+    """D times k, 1/k, h and e^-|h|, with k a power of two against an overflow."""
+    d, lost, k = sum_of_differences((x, reference), (jnp.zeros_like(kl), kl))
+    unit = jnp.where(k == 1, 1, 8)  # XLA for CPU would store a quotient
+    h, h_lost = exact_product(beta, d, lost)
+    h, h_lost = sign * h * unit, sign * h_lost * unit
+    return d, unit, h, exp_minus_magnitude(h, h_lost)
