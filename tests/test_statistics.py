@@ -380,3 +380,22 @@ def test_statistics_of_a_layer_whose_classes_are_split():
     assert one[1].tolist() == other[1].tolist()
     assert one[1][0] == 0
     assert_close(one[0], other[0], 1e-5)
+
+
+@pytest.mark.optimised
+def test_one_label_needs_four_arrays_of_a_chunk():
+    """A scatter for the label's gradient would be a fifth one."""
+    chunk, features, classes = 256, 16, 8192
+
+    def total(hidden, kernel, labels):
+        found = jl.linear_statistics(hidden, kernel, labels, chunk_size=chunk)
+        return jnp.sum(found.log_probs + found.entropies + found.log_normalizers)
+
+    arrays = (
+        jax.ShapeDtypeStruct((4 * chunk, features), jnp.float32),
+        jax.ShapeDtypeStruct((features, classes), jnp.float32),
+        jax.ShapeDtypeStruct((4 * chunk,), jnp.int32),
+    )
+    step = jax.jit(jax.value_and_grad(total, (0, 1)))
+    memory = step.lower(*arrays).compile().memory_analysis()
+    assert memory.temp_size_in_bytes < 4.5 * 4 * chunk * classes

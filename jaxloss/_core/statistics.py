@@ -31,6 +31,7 @@ from jaxloss._core.devices import (
 )
 from jaxloss._core.numerics.exact import quotient
 from jaxloss._core.numerics.probability import Gaps, gaps
+from jaxloss._core.softmax import pick
 
 
 def log_normalizer(g: Gaps) -> jax.Array:
@@ -53,6 +54,8 @@ def log_probs_at(g: Gaps, ids: jax.Array) -> jax.Array:
 
 def pick_several(x: jax.Array, ids: jax.Array, axis_name: str | None) -> jax.Array:
     """The numbers of x [..., C] at `ids` [..., K], of the classes of all devices."""
+    if ids.shape[-1] == 1:  # its gradient needs no scatter, an array of its own
+        return pick(x, ids[..., 0], axis=x.ndim - 1, axis_name=axis_name)[..., None]
     local = own_index(ids, x, -1, axis_name)
     if is_split(x, -1):  # a gather does not know where to put its result
         at = members_each(x, local)

@@ -155,11 +155,12 @@ def _log_probs_of_sums(sums, top, own, shared, fixed, keep, classes, axis_name):
     return _kept((log_probs, entropy_of_sums(*numbers)), keep)
 
 
-# `linear_statistics` has both numbers too, but by rows alone. MiB of temporaries for
-# value and gradient by this rule, and by that one with its other fields dropped: 206
-# and 254 for 2,048 x 512 x 50,304 in float32 on CPU. Of 8,192 x 4,096 x 128,256 in
-# bfloat16 as planned by the compilers, temporaries and what is moved: for a v5e 1,632,
-# 24,375 and 3,135, 99,775; for an H100 1,005, 40,987 and 3,017, 132,698.
+# `linear_statistics` has both numbers too, but by rows alone. By this rule, and by that
+# one with its other fields dropped: 2,048 x 512 x 50,304 in float32 on one core of a
+# CPU, value and gradient, take 5.3 and 5.7 s, in 206 and 205 MiB of temporaries. Of
+# 8,192 x 4,096 x 128,256 in bfloat16 the compilers plan MiB of temporaries and of what
+# is moved: for a v5e 1,632, 24,375 and 3,135, 99,775; for an H100 1,005, 40,987 and
+# 2,892, 124,682.
 _SUMS_WITH_SPREAD = functools.partial(_sums, with_spread=True)
 LOG_PROBS = Rule(
     _log_probs_by_row, ByClass(_logits, _SUMS_WITH_SPREAD, _raised, _log_probs_of_sums)
