@@ -23,10 +23,10 @@ def spread(k, a):
 # factor x - y = k x y, and what is left of x^i - y^i is the sum of all x^j y^(i-1-j).
 def spread_of_few(k, a):
     """C for 0 <= k < 1, relatively to rounding, in a rule's value: no derivative."""
-    return 0.5 * log1p_product(a, k) + remainder_step(k, a)
+    return 0.5 * log1p_product(a, k) + _remainder_step(k, a)
 
 
-def remainder_step(k, a):
+def _remainder_step(k, a):
     """S(r) - S(k + r) for 0 <= k < 1 and r = 1/a, relatively to rounding."""
     start, terms = stirling_range(a.dtype)
     near = a * start <= 1
@@ -49,6 +49,11 @@ def remainder_step(k, a):
     steps -= each * jnp.log1p(1 / (at + each))
     moved = jnp.where(near, 0, jnp.sum(steps, axis=-1))
     return moved + (k * x) * (y * rest)
+
+
+def log_factorial(k):
+    """log k! for k in [0, 1)."""
+    return ((k + 0.5) * jnp.log1p(k) - k) - _remainder_step(k, jnp.ones_like(k))
 
 
 @pointwise

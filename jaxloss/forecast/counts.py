@@ -26,7 +26,7 @@ from jaxloss.forecast._gamma import log1p_remainder, remainder_of_inverse
 from jaxloss.forecast._spread import (
     damped,
     log1p_product,
-    remainder_step,
+    log_factorial,
     spread,
     spread_of_few,
     spread_slopes,
@@ -145,7 +145,7 @@ def _value(m, k, a, *, log_input, full, **_):
     apart = x.apart(k, a) + constant
     if not full:
         return apart
-    apart += jnp.where(k == 0, 0, _log_factorial(jnp.where(k < 1, k, 0)))
+    apart += jnp.where(k == 0, 0, log_factorial(jnp.where(k < 1, k, 0)))
     count = jnp.where(k < 1, 1, k)
     together = _stirling(count) + (constant + x.deviance(k, a))
     return jnp.where(k < 1, apart, together)
@@ -170,7 +170,7 @@ def _slopes(m, k, a, *, log_input, full, inflated):
     by_target = by_count - (x.log_rate + x.log1p_v)
     if full:
         small = k < 1
-        by_target += _slope(_log_factorial, jnp.where(small, k, 0))
+        by_target += _slope(log_factorial, jnp.where(small, k, 0))
         count = jnp.where(small, 1, k)
         whole = x.log1p_u + _slope(_stirling, count) + by_count
         by_target = jnp.where(small, by_target, whole)
@@ -211,11 +211,6 @@ def _log1p_of_exp(a, x, exp):
 def _stirling(k):
     """T = log k! - k log k + k for k >= 1."""
     return 0.5 * (LOG_2_PI + jnp.log(k)) + remainder_of_inverse(1 / k)
-
-
-def _log_factorial(k):
-    """log k! for k in [0, 1)."""
-    return ((k + 0.5) * jnp.log1p(k) - k) - remainder_step(k, jnp.ones_like(k))
 
 
 def _is_near(u):
@@ -316,8 +311,8 @@ class _Terms:
         near = u * w + jnp.where(far, w - taken, w * curve)
         near -= (k * u) * (u * log1p_remainder(jnp.where(_is_near(u), u, 0)))
         # w is -inf too where the product is.
-        lost = jnp.maximum(k * self.log1p_u, float(jnp.finfo(k.dtype).min))
-        apart = lost - jnp.where(far, taken, w * (1 - curve))
+        logs = jnp.maximum(k * self.log1p_u, float(jnp.finfo(k.dtype).min))
+        apart = logs - jnp.where(far, taken, w * (1 - curve))
         return jnp.where(_is_near(u), near, apart)
 
     def bend_of_few(self, k, a):
