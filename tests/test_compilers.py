@@ -1,4 +1,4 @@
-"""The forms in `_core/compilers.py` still matter, and cost what they say.
+"""The forms in `_core/compilers` still matter, and cost what they say.
 
 Each loss is compiled as it is and with the shorter form that a function avoids. When
 the shorter form needs no more memory, the function has lost its reason: delete it.
@@ -12,7 +12,9 @@ from common import assert_close
 from tier import first
 
 import jaxloss as jl
-from jaxloss._core import compilers, soft_labels
+from jaxloss._core import soft_labels
+from jaxloss._core.compilers import order, terms
+from jaxloss._core.compilers import pieces as in_pieces
 from jaxloss._core.numerics import exact
 from jaxloss._core.numerics.exact import zero_safe_product
 from jaxloss._core.sweeps import rows
@@ -279,20 +281,20 @@ def test_shorter_forms_are_the_same_mathematics():
     p = jnp.asarray(rng.dirichlet(np.full(5, 0.3), 100), jnp.float32)
     c, t = jnp.asarray(rng.random((2, 100, 5)), jnp.float32)
     np.testing.assert_allclose(
-        compilers.times_complement(c, p, (1,)), plain_complement(c, p, (1,)), rtol=2e-6
+        terms.times_complement(c, p, (1,)), plain_complement(c, p, (1,)), rtol=2e-6
     )
     np.testing.assert_allclose(
-        compilers.times_one_minus(p, t), p * (1 - t), rtol=1e-6, atol=1e-7
+        terms.times_one_minus(p, t), p * (1 - t), rtol=1e-6, atol=1e-7
     )
     np.testing.assert_allclose(
-        compilers.capped_product(c, p), zero_safe_product(c, p), rtol=1e-6
+        terms.capped_product(c, p), zero_safe_product(c, p), rtol=1e-6
     )
     gap, rounding = -10 * t, 1e-7 * (c - 0.5)
     np.testing.assert_allclose(
-        compilers.stored_exponential(gap, rounding), jnp.exp(gap + rounding), rtol=1e-5
+        terms.stored_exponential(gap, rounding), jnp.exp(gap + rounding), rtol=1e-5
     )
-    assert compilers.available_after(jnp.float32(1), jnp.float32(3)) == 3
-    assert soft_labels.stored_exponential is compilers.stored_exponential
+    assert order.available_after(jnp.float32(1), jnp.float32(3)) == 3
+    assert soft_labels.stored_exponential is terms.stored_exponential
 
 
 def smoothed(logits, labels):
@@ -431,7 +433,7 @@ def test_rows_in_pieces_give_what_all_rows_give(monkeypatch, loss, classes):
         return lowered.as_text().count("stablehlo.while"), lowered.compile()()
 
     loops, whole = measured()
-    monkeypatch.setattr(compilers, "_PIECE", 12)
+    monkeypatch.setattr(in_pieces, "_PIECE", 12)
     more_loops, pieces = measured()
     assert (loops, more_loops > 0) == (0, True)
     assert_close(pieces, whole, 1e-6)
@@ -455,7 +457,7 @@ def test_numbers_in_pieces_give_what_all_numbers_give(monkeypatch):
         return lowered.as_text().count("stablehlo.while"), lowered.compile()(inputs)
 
     loops, whole = measured()
-    monkeypatch.setattr(compilers, "_PIECE", 2 * compilers._STORED)
+    monkeypatch.setattr(in_pieces, "_PIECE", 2 * in_pieces._STORED)
     more_loops, pieces = measured()
     assert (loops, more_loops > 0) == (0, True)
     assert_close(pieces, whole, 1e-6)
@@ -474,5 +476,5 @@ def test_half_precision_in_pieces_gives_what_all_rows_give(monkeypatch):
         return jax.tree.map(jnp.float32, jax.jit(jax.value_and_grad(loss))(logits))
 
     whole = measured()
-    monkeypatch.setattr(compilers, "_PIECE", 12)
+    monkeypatch.setattr(in_pieces, "_PIECE", 12)
     assert_close(measured(), whole, 1e-6)

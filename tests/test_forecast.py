@@ -13,7 +13,7 @@ from jax.experimental import checkify
 from mpmath import mp, mpf
 
 import jaxloss as jl
-from jaxloss._core import compilers
+from jaxloss._core.compilers import pieces
 from jaxloss.forecast import energy
 
 pytestmark = [pytest.mark.usefixtures("device"), pytest.mark.any_program]
@@ -232,7 +232,7 @@ def test_energy_score_of_examples_in_pieces(monkeypatch):
 
     loops, (_, _, second) = measured()
     monkeypatch.setattr(energy, "_CACHED", 64)
-    monkeypatch.setattr(compilers, "_PIECE", 64)
+    monkeypatch.setattr(pieces, "_PIECE", 64)
     more_loops, (value, slope, second_in_pieces) = measured()
     jax.clear_caches()
     assert (loops, more_loops > 0) == (0, True)

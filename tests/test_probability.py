@@ -8,7 +8,8 @@ from mpmath import mp, mpf
 from ulp import ulp
 
 import jaxloss as jl
-from jaxloss._core import compilers, softmax
+from jaxloss._core import softmax
+from jaxloss._core.compilers import terms
 from jaxloss._core.numerics import probability
 
 # What log_quotient may be off by, beyond one rounding of its result.
@@ -76,7 +77,7 @@ def test_probabilities_and_what_they_lack_to_one_keep_their_digits():
     @jax.jit
     def measured(logits):
         p = softmax.softmax(logits, (1,))
-        lack = compilers.times_complement(jnp.ones_like(p), p, (1,))
+        lack = terms.times_complement(jnp.ones_like(p), p, (1,))
         return p, lack, probability.log_softmax(logits, (1,)), jl.log_softmax(logits)
 
     p, lack, log_softmax, public = measured(LOGITS)

@@ -5,6 +5,7 @@
 - `arguments`: from what a user passes to checked arrays, masks and the reduction.
 - `numerics`: exact scalar pieces that more than one family uses.
 - `softmax`: sums of exponentials over a class axis, and the slopes of their logarithm.
+- `log_sum_exp`: their logarithm with all its digits.
 - `soft_labels`: the cross entropy with a label per class, from the same sums.
 - `sweeps`: losses in chunks of rows or blocks of classes, of which no full array of
   logits exists.

@@ -5,7 +5,7 @@ import functools
 import jax
 import jax.numpy as jnp
 
-from jaxloss._core.compilers import own_pass_if, recomputed
+from jaxloss._core.compilers.order import own_pass_if, recomputed
 from jaxloss._core.devices import sum_over_devices
 from jaxloss._core.numerics.exact import (
     difference_from_own,

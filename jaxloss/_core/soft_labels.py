@@ -7,12 +7,8 @@ import jax
 import jax.numpy as jnp
 from jax.lax import stop_gradient
 
-from jaxloss._core.compilers import (
-    capped_product,
-    own_pass_if,
-    recomputed,
-    stored_exponential,
-)
+from jaxloss._core.compilers.order import own_pass_if, recomputed
+from jaxloss._core.compilers.terms import capped_product, stored_exponential
 from jaxloss._core.devices import sum_over_devices
 from jaxloss._core.numerics.exact import difference_from_own, with_derivative_of
 from jaxloss._core.rule.analytic import analytic

@@ -12,7 +12,8 @@ import jax
 import jax.numpy as jnp
 from jax.lax import stop_gradient
 
-from jaxloss._core.compilers import gather, number_in_a_pass, recomputed
+from jaxloss._core.compilers.order import recomputed
+from jaxloss._core.compilers.places import gather, number_in_a_pass
 from jaxloss._core.devices import (
     class_count,
     is_split,

@@ -10,10 +10,10 @@ from jaxloss._core.arguments.checks import at_least
 from jaxloss._core.arguments.public import public
 from jaxloss._core.arguments.tail import Reduction
 from jaxloss._core.arguments.types import ArrayLike
+from jaxloss._core.compilers.order import computed_again
 from jaxloss._core.numerics.exact import two_difference, zero_safe_product
 from jaxloss._core.numerics.functions import log1p_unit, magnitude
 from jaxloss._core.rule.analytic import pointwise
-from jaxloss._core.separate import computed_again
 from jaxloss.alignment._expm1 import expm1_of_negative
 from jaxloss.alignment._margins import exp_minus_magnitude
 

@@ -10,9 +10,9 @@ from jaxloss._core.arguments.checks import at_least
 from jaxloss._core.arguments.public import public
 from jaxloss._core.arguments.tail import Reduction
 from jaxloss._core.arguments.types import ArrayLike
+from jaxloss._core.compilers.order import computed_again
 from jaxloss._core.numerics.exact import zero_safe_product
 from jaxloss._core.rule.analytic import pointwise
-from jaxloss._core.separate import computed_again
 from jaxloss.alignment._margins import (
     exact_product,
     exp_minus_magnitude,

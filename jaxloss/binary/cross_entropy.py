@@ -10,7 +10,7 @@ from jaxloss._core.arguments.checks import between
 from jaxloss._core.arguments.public import public
 from jaxloss._core.arguments.tail import Reduction
 from jaxloss._core.arguments.types import ArrayLike
-from jaxloss._core.compilers import capped_product
+from jaxloss._core.compilers.terms import capped_product
 from jaxloss._core.numerics.exact import quotient
 from jaxloss._core.numerics.functions import magnitude
 from jaxloss._core.rule.analytic import pointwise

@@ -9,7 +9,8 @@ import jax
 import jax.numpy as jnp
 
 from jaxloss._core.arguments import checks
-from jaxloss._core.compilers import in_pieces, recomputed
+from jaxloss._core.compilers.order import recomputed
+from jaxloss._core.compilers.pieces import in_pieces
 from jaxloss._core.devices import broadcast_batch, broadcast_to, sum_over_devices
 from jaxloss._core.numerics.divergence import (
     difference_of_logs,

@@ -14,7 +14,7 @@ from jaxloss._core.arguments.checks import above, at_least
 from jaxloss._core.arguments.public import public
 from jaxloss._core.arguments.tail import Reduction
 from jaxloss._core.arguments.types import ArrayLike
-from jaxloss._core.compilers import recomputed, short_cut
+from jaxloss._core.compilers.order import recomputed, short_cut
 from jaxloss._core.numerics.exact import (
     scale_of,
     squarable,

@@ -12,7 +12,7 @@ from jaxloss._core.arguments import checks
 from jaxloss._core.arguments.public import public
 from jaxloss._core.arguments.tail import Reduction
 from jaxloss._core.arguments.types import ArrayLike
-from jaxloss._core.compilers import numbers_in_pieces
+from jaxloss._core.compilers.pieces import numbers_in_pieces
 from jaxloss._core.numerics.exact import (
     largest_finite,
     remainder,

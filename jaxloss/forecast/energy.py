@@ -15,7 +15,7 @@ from jaxloss._core.arguments.checks import Interval, between
 from jaxloss._core.arguments.public import public
 from jaxloss._core.arguments.tail import Reduction
 from jaxloss._core.arguments.types import ArrayLike
-from jaxloss._core.compilers import in_pieces
+from jaxloss._core.compilers.pieces import in_pieces
 from jaxloss._core.devices import broadcast_to, whole
 from jaxloss._core.numerics.exact import scale_of, squarable
 from jaxloss._core.rule.analytic import pointwise

@@ -11,7 +11,7 @@ from jaxloss._core.arguments.checks import between
 from jaxloss._core.arguments.public import public
 from jaxloss._core.arguments.tail import Reduction
 from jaxloss._core.arguments.types import ArrayLike
-from jaxloss._core.compilers import first_plus_last, unsorted
+from jaxloss._core.compilers.places import first_plus_last, unsorted
 from jaxloss._core.devices import broadcast_to, whole
 from jaxloss._core.numerics.exact import (
     direction,

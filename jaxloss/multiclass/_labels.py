@@ -6,7 +6,7 @@ import jax.numpy as jnp
 
 from jaxloss._core.arguments import checks
 from jaxloss._core.arguments.classes import mask_classes
-from jaxloss._core.compilers import capped_product
+from jaxloss._core.compilers.terms import capped_product
 from jaxloss._core.devices import broadcast_to, class_count, sum_over_devices
 from jaxloss._core.rule.analytic import analytic
 

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from jaxloss._core.arguments import checks
 from jaxloss._core.arguments.classes import mask_classes, per_class
 from jaxloss._core.arguments.tail import reduce_loss, weigh
-from jaxloss._core.compilers import times_complement, times_one_minus
+from jaxloss._core.compilers.terms import times_complement, times_one_minus
 from jaxloss._core.numerics.exact import share
 from jaxloss._core.numerics.probability import sigmoid
 from jaxloss._core.softmax import softmax

@@ -11,7 +11,8 @@ from jaxloss._core.arguments import checks
 from jaxloss._core.arguments.public import public
 from jaxloss._core.arguments.tail import Reduction
 from jaxloss._core.arguments.types import ArrayLike
-from jaxloss._core.compilers import in_pieces, number_in_a_pass
+from jaxloss._core.compilers.pieces import in_pieces
+from jaxloss._core.compilers.places import number_in_a_pass
 from jaxloss._core.numerics import scaled
 from jaxloss._core.numerics.exact import difference_from_own
 from jaxloss._core.rule.analytic import analytic

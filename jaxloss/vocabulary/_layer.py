@@ -7,7 +7,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jaxloss._core.compilers import available_after
+from jaxloss._core.compilers.order import available_after
 from jaxloss._core.devices import class_count, sum_over_devices
 from jaxloss._core.numerics.exact import zero_safe_product
 from jaxloss._core.rule.dropped import guard

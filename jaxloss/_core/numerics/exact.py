@@ -10,7 +10,7 @@ import functools
 import jax
 import jax.numpy as jnp
 
-from jaxloss._core.compilers import b_where_equal
+from jaxloss._core.compilers.terms import b_where_equal
 from jaxloss._core.rule.analytic import pointwise
 
 

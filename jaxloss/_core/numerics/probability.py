@@ -12,7 +12,8 @@ import jax
 import jax.numpy as jnp
 from jax.lax import bitcast_convert_type, logistic, stop_gradient
 
-from jaxloss._core.compilers import b_where_equal, recomputed, told_apart
+from jaxloss._core.compilers.order import recomputed, told_apart
+from jaxloss._core.compilers.terms import b_where_equal
 from jaxloss._core.devices import sum_over_devices
 from jaxloss._core.numerics.exact import (
     remainder,

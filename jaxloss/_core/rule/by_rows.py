@@ -10,7 +10,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jaxloss._core.compilers import in_pieces
+from jaxloss._core.compilers.pieces import in_pieces
 from jaxloss._core.rule.analytic import pointwise
 
 

@@ -1,6 +1,6 @@
 """A gradient that XLA for CPU stores, where it would compute it once per reader.
 
-It stands here and not in `compilers.py`, since it needs a primitive: the cotangent must
+It stands here and not in `compilers`, since it needs a primitive: the cotangent must
 be divided by itself alone. A divisor made of anything else would be a residual of its
 size, and JAX would take the derivative of one made of the cotangent.
 """

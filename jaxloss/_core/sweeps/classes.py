@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from jaxloss._core.compilers.order import in_turn
 from jaxloss._core.devices import (
     class_count,
     max_over_devices,
@@ -153,7 +154,7 @@ class Classes:
                 hidden += self.products.hidden(g, block.kernel)
             if moving.kernel is not None:
                 dtype = block.kernel.dtype
-                hidden, factor = _in_turn(hidden, operands.hidden)
+                hidden, factor = in_turn(hidden, operands.hidden)
                 part = self.products.kernel(factor, g, dtype)
                 kernel = self.write(kernel, part, block.first, self.options.class_axis)
             shared = jax.tree.map(
@@ -219,27 +220,6 @@ class Classes:
 
     def write(self, whole, part, first, axis):
         return lax.dynamic_update_slice_in_dim(whole, part, first, axis)
-
-
-def _in_turn(first, operand):
-    """`first`, and `operand`, whose products XLA for GPU computes after `first`.
-
-    The shorter form is the two. XLA for GPU then computes the block of the gradient of
-    a kernel [C, D] before that of the hidden states, stores it in a copy that runs
-    beside the latter product, and cannot give it the memory of the block of the kernel.
-    For 32,768 x 4,096 x 128,256 in bfloat16 that is 125 MiB more than for [D, C]; the
-    planned row "embedding table" would notice. In turn both blocks lie in the memory of
-    the rounded gradient of the hidden states. Without rounding there is no such memory,
-    and the shorter form needs less. XLA for TPU would move 0.7 % more.
-    """
-    if first is None or first.dtype == operand.dtype:
-        return first, operand
-    return lax.platform_dependent(
-        first,
-        operand,
-        tpu=lambda *both: both,
-        default=lambda *both: tuple(lax.optimization_barrier(both)),
-    )
 
 
 @dataclasses.dataclass(frozen=True)

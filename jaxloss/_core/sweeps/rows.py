@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from jaxloss._core.compilers import kept_until
+from jaxloss._core.compilers.order import kept_until
 from jaxloss._core.devices import automatic_devices
 from jaxloss._core.numerics.exact import with_derivative_of
 from jaxloss._core.rule.varying import vary_alike, vary_as
