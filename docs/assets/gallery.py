@@ -395,7 +395,7 @@ def lattice(figure):
     axes.set(xlabel="frame", ylabel="emitted so far")
 
 
-def descent(loss, box):
+def descent(loss, box, rate=0.2):
     """A box in: where a descent takes it, and the loss on its way."""
     target = jnp.array([4.2, 1.6, 7.0, 3.4])
 
@@ -405,7 +405,7 @@ def descent(loss, box):
             value, slope = jax.value_and_grad(loss)(box, target)
             return box - rate * slope / jnp.linalg.norm(slope), (box, value)
 
-        return jax.lax.scan(step, box, jnp.linspace(0.2, 0, 401))[1]
+        return jax.lax.scan(step, box, jnp.linspace(rate, 0, 401))[1]
 
     def draw(figure):
         left, right = figure.subplots(1, 2, width_ratios=[1.4, 1])
@@ -832,6 +832,31 @@ def weighted_scores(figure):
     axes.set(xlabel="score with another class", ylabel="score with its own")
 
 
+def residuals(figure):
+    """Predictions on a line, and one step of a descent for each, at a rate of 1."""
+    x = jnp.arange(8.0)
+    predicted = 0.4 * x + 1
+    targets = predicted + jnp.array([0.9, -0.7, 0.5, -1.2, 0.3, 1.1, -0.6, -0.9])
+    step = -jax.jit(jax.vmap(jax.grad(jl.l2_loss)))(predicted, targets)
+    axes = figure.subplots()
+    axes.plot(x, predicted, **LINES[0], marker="o", ms=4, label="predictions")
+    axes.plot(x, targets, "o", color=ORANGE, ms=6, mfc="none", label="targets")
+    axes.quiver(
+        x, predicted, 0 * x, step, color=INK, width=0.006,
+        angles="xy", scale_units="xy", scale=1, zorder=3,
+    )  # fmt: skip
+    axes.set(xticks=[], yticks=[], ylim=(-0.4, 5.4))
+    figure.legend(loc="outside lower center", ncols=2)
+
+
+def rewards(figure):
+    """The loss over the rewards of both answers, and where it pulls them."""
+    axes = figure.subplots()
+    landscape(axes, lambda r: jl.bradley_terry_loss(r[..., 0], r[..., 1]), 3)
+    axes.plot([-3, 3], [-3, 3], color=ORANGE, lw=0.8)
+    axes.set(xlabel="reward of the chosen", ylabel="of the rejected")
+
+
 def pulled_scores(figure):
     """The scores of eight images and texts, and where SigLIP pulls each."""
     scores = 0.25 * jax.random.normal(jax.random.key(3), (8, 8)) + 0.5 * jnp.eye(8)
@@ -1226,8 +1251,9 @@ REGRESSION = {
         "derivative grows up to delta and stays there.",
     ),
     "l2_loss": Card(
-        errors(jl.l2_loss),
-        "A parabola that reaches 4.5 at an error of 3; its derivative is the error.",
+        residuals,
+        "Eight predictions on a line, and from each an arrow against the derivative: "
+        "it ends at the target, since the derivative is the error.",
     ),
     "log_cosh": Card(
         errors(jl.log_cosh),
@@ -1821,12 +1847,12 @@ SEGMENTATION = {
 }
 
 FAR = [0.3, 0.2, 2.0, 2.6]
+UPRIGHT = [4.7, 0.3, 6.5, 4.7]  # the target's center
 BOXES = {
     "complete_box_iou_loss": Card(
-        descent(jl.complete_box_iou_loss, FAR),
-        "A small tall box at the lower left moves to a wide target at the upper right: "
-        "its outlines first cover the target and then shrink onto it, and the loss "
-        "falls to 0.",
+        descent(jl.complete_box_iou_loss, UPRIGHT, rate=0.02),
+        "An upright box around the center of a wide target becomes lower and wider, "
+        "until it has the target's shape, and the loss falls to 0.",
     ),
     "distance_box_iou_loss": Card(
         descent(jl.distance_box_iou_loss, FAR),
@@ -1904,14 +1930,10 @@ PREFERENCE = (
 )
 ALIGNMENT = {
     "bradley_terry_loss": Card(
-        curves(
-            MARGIN,
-            lambda x, margin: jl.bradley_terry_loss(x, 0.0, margin=margin),
-            "chosen − rejected",
-            "margin",
-            (0.0, 2.0, 4.0),
-        ),
-        PREFERENCE,
+        rewards,
+        "The plane of two rewards: the loss is high above the diagonal, where the "
+        "rejected answer has the larger one, and arrows lead across it, with a larger "
+        "reward for the chosen answer and a smaller one for the rejected.",
     ),
     "cispo_loss": Card(
         curves(
