@@ -269,7 +269,8 @@ def _power_of_norm(p, inverses, d):
 # The engine of `sweeps/pairs.py` does not serve here. Its blocks, tangents and slopes
 # are products of matrices, so that it never holds N N D numbers; |x_i|² + |x_j|² - 2
 # x_i·x_j, and Σ_j w_ij x_i - Σ_j w_ij x_j in the slope, would cancel for members that
-# are close to each other.
+# are close to each other: the squared distances of normal numbers around 1,000 have an
+# error of 4 % in float32, and some are below 0.
 def _in_blocks(columns, x, power, chunk_size):
     """The mean of |x_i - x_j|^p over all pairs, and its slopes in p and in x."""
     count = x.shape[-2]
