@@ -12,6 +12,9 @@ import numpy as np
 
 from benchmarks.cases import Row
 
+# A row whose rounds have taken so many seconds has no more, if it has had three.
+FEWEST, LONGEST = 3, 45.0
+
 # The name of what is timed as a measure alone, and has no ratio.
 BARE = "(bare products)"
 
@@ -37,7 +40,10 @@ def measure(row: Row, *, rounds: int, shrink: int) -> dict[str, Any]:
     if row.bare is not None:
         steps[BARE] = _jax_step(jax.jit(row.bare).lower(*arrays).compile(), arrays)
     seconds = {name: [] for name in steps}
+    began = time.perf_counter()
     for turn in range(rounds + 1):
+        if turn > FEWEST and time.perf_counter() - began > LONGEST:
+            break
         for name, step in steps.items():
             start = time.perf_counter()
             step()
@@ -51,6 +57,7 @@ def measure(row: Row, *, rounds: int, shrink: int) -> dict[str, Any]:
         # A floor is a promise about the row's own size.
         "floor": row.floor if shrink == 1 else None,
         "floor_peer": row.floor_peer,
+        "rounds": len(seconds["jaxloss"]),
         "milliseconds": milliseconds,
         "ratio": {
             name: value / milliseconds["jaxloss"]

@@ -54,6 +54,13 @@ def test_row_is_measured_and_written(name, tmp_path):
     assert f"{min(result['ratio'].values()):.2f}" in line
 
 
+@pytest.mark.parametrize(("longest", "rounds"), [(0.0, 3), (60.0, 5)])
+def test_a_long_row_has_at_least_three_rounds(monkeypatch, longest, rounds):
+    monkeypatch.setattr(measure, "LONGEST", longest)
+    row = next(row for row in cases.ROWS if row.name == "huber 16.8 M")
+    assert measure.measure(row, rounds=5, shrink=4096)["rounds"] == rounds
+
+
 @pytest.mark.exhaustive
 @pytest.mark.parametrize(
     ("name", "peers"),
