@@ -102,7 +102,8 @@ def test_formulas_compute_what_jaxloss_does(row):
         given = inputs
         if name.startswith("torch"):
             given = jax.tree.map(measure.torch_tensor, inputs)
-        np.testing.assert_allclose(float(peer(*given)), expected, rtol=1e-5)
+        # The losses of policies are near 1 and of both signs, and their mean is small.
+        np.testing.assert_allclose(float(peer(*given)), expected, 1e-5, atol=1e-6)
 
 
 def test_formula_in_a_scan_is_a_peer():
