@@ -19,11 +19,11 @@ def page(folder: Path = RESULTS):
         report = json.loads(file.read_text())
         platform = report["platform"]
         yield from (f"## {TITLES.get(platform, platform)}", "")
+        results = report["results"]
         yield (
             f"{report['machine']}; {report['versions']}; measured on {report['date']}, "
-            f"{report['rounds']} rounds each."
+            f"{rounds(report)} rounds each."
         )
-        results = report["results"]
         names = dict.fromkeys(n for r in results for n in r["milliseconds"])
         columns = dict.fromkeys(column(n) for n in names if n != "jaxloss")
         peers = {c: [n for n in names if column(n) == c] for c in columns}
@@ -33,6 +33,13 @@ def page(folder: Path = RESULTS):
         if report.get("eager"):
             yield from ("### Calls outside jit, microseconds", "")
             yield from (*calls(report["eager"]), "")
+
+
+def rounds(report):
+    """How many rounds the rows had: long ones have fewer."""
+    counts = [r.get("rounds", report["rounds"]) for r in report["results"]]
+    fewest, most = min(counts), max(counts)
+    return f"{fewest} to {most}" if fewest < most else most
 
 
 def chart(results):
@@ -47,14 +54,14 @@ def chart(results):
 
 
 def column(name):
-    """A peer's column: formulas written out in JAX have one in common."""
-    return "textbook form" if _way(name) is not None else name
+    """A peer's column: its library, or one for all formulas written out in JAX."""
+    library = name.removesuffix(_way(name))
+    return "textbook form" if library in ("plain", "jax") else library
 
 
 def _way(name):
-    """How a formula in JAX is written out, such as "by pairs"; None for a library."""
-    word = name.split()[0]
-    return name.removeprefix(word) if word in ("plain", "jax") else None
+    """How the peer uses it, such as " in chunks" or " by pairs"."""
+    return "" if name.startswith("(") else name.removeprefix(name.split()[0])
 
 
 def times(results, peers):
@@ -66,8 +73,7 @@ def times(results, peers):
         for names in peers.values():
             cells.append(
                 ", ".join(
-                    f"{took[name]:.1f} ({took[name] / took['jaxloss']:.2f})"
-                    f"{_way(name) or ''}"
+                    f"{took[name]:.1f} ({took[name] / took['jaxloss']:.2f}){_way(name)}"
                     for name in names
                     if name in took
                 )
@@ -108,7 +114,7 @@ def memory(results, peers):
         used = result["temporaries"]
         cells = [
             ", ".join(
-                f"{used[name] / 2**20:,.0f}{_way(name) or ''}"
+                f"{used[name] / 2**20:,.0f}{_way(name)}"
                 for name in names
                 if used.get(name) is not None
             )
