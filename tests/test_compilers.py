@@ -13,8 +13,7 @@ from tier import first
 
 import jaxloss as jl
 from jaxloss._core import soft_labels
-from jaxloss._core.compilers import order, terms
-from jaxloss._core.compilers import pieces as in_pieces
+from jaxloss._core.compilers import order, pieces, terms
 from jaxloss._core.numerics import exact
 from jaxloss._core.numerics.exact import zero_safe_product
 from jaxloss._core.sweeps import rows
@@ -433,10 +432,10 @@ def test_rows_in_pieces_give_what_all_rows_give(monkeypatch, loss, classes):
         return lowered.as_text().count("stablehlo.while"), lowered.compile()()
 
     loops, whole = measured()
-    monkeypatch.setattr(in_pieces, "_PIECE", 12)
-    more_loops, pieces = measured()
+    monkeypatch.setattr(pieces, "_PIECE", 12)
+    more_loops, split = measured()
     assert (loops, more_loops > 0) == (0, True)
-    assert_close(pieces, whole, 1e-6)
+    assert_close(split, whole, 1e-6)
 
 
 @on_cpu
@@ -457,10 +456,10 @@ def test_numbers_in_pieces_give_what_all_numbers_give(monkeypatch):
         return lowered.as_text().count("stablehlo.while"), lowered.compile()(inputs)
 
     loops, whole = measured()
-    monkeypatch.setattr(in_pieces, "_PIECE", 2 * in_pieces._STORED)
-    more_loops, pieces = measured()
+    monkeypatch.setattr(pieces, "_PIECE", 2 * pieces._STORED)
+    more_loops, split = measured()
     assert (loops, more_loops > 0) == (0, True)
-    assert_close(pieces, whole, 1e-6)
+    assert_close(split, whole, 1e-6)
 
 
 @on_cpu
@@ -476,5 +475,5 @@ def test_half_precision_in_pieces_gives_what_all_rows_give(monkeypatch):
         return jax.tree.map(jnp.float32, jax.jit(jax.value_and_grad(loss))(logits))
 
     whole = measured()
-    monkeypatch.setattr(in_pieces, "_PIECE", 12)
+    monkeypatch.setattr(pieces, "_PIECE", 12)
     assert_close(measured(), whole, 1e-6)

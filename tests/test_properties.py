@@ -55,9 +55,7 @@ def close(actual, expected, size=()):
     finite = np.isfinite(expected)
     np.testing.assert_array_equal(finite, np.isfinite(actual))
     np.testing.assert_array_equal(actual[~finite], expected[~finite])
-    terms = max(
-        np.abs(x).max(initial=0.0) for x in (expected[finite], np.asarray(size))
-    )
+    terms = max(np.abs(x).max(initial=0.0) for x in (expected[finite], size))
     np.testing.assert_allclose(
         actual[finite],
         expected[finite],
